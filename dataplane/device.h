@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// device.h - the contract between a virtio device type and everything that runs it.
+//
+// A device type is a table of functions. open() reads the line and fills in features and
+// config space; a session serves those to the front end; workers call poll() on each queue,
+// which pops chains, acts, and gives each back with queue_push(). The worker publishes and
+// notifies: a device cannot forget to.
+//
+//     open ─▶ queue_start ─▶ poll, poll, poll … ─▶ queue_stop ─▶ close
+//              └────────────── once a start of a queue ─┘
+//
+// Threads  each call says [C] or [W]. queue_start and queue_stop run on [C] while no worker
+//          owns the queue; poll and completions run on the worker that owns it.
+// Memory   control owns devices. A queue's priv belongs to the device type.
+#pragma once
+
+#include "dataplane/base.h"
+#include "dataplane/error.h"
+#include "dataplane/line.h"
+#include "dataplane/ring.h"
+#include "dataplane/uring.h"
+
+#define DEVICE_CONFIG_MAX 256 // bytes of config space a front end can read
+#define DEVICE_QUEUES_MAX 256 // rings are numbered in 8 bits (vhost-user: VRING_KICK)
+
+struct device;
+struct queue;
+
+// The part of a worker that devices may use. Everything in it is that worker's own. [W]
+struct lane {
+    struct uring uring;
+    struct queue *touched; // queues with staged chains, to be published this turn
+    uint64_t now;          // cycles_now() at the start of the turn
+};
+
+// One virtqueue of a device.
+struct queue {
+    struct ring ring;           // the owner's: a worker's while attached, else control's
+    struct device *device;      // [C] writes, constant
+    uint16_t index;             // [C] writes, constant
+    bool is_touched;            // [W]
+    struct lane *lane;          // the owner's; NULL while no worker owns it
+    void *priv;                 // the device type's, from queue_start to queue_stop
+    struct queue *touched_next; // [W]
+    void *seat;                 // the worker's bookkeeping, NULL while no worker owns it
+
+    // The front end's eventfds, [C] writes while no worker owns the queue; -1: none.
+    int kick_fd; // none: the ring is polled and never parks
+    int call_fd; // none: the driver is never interrupted
+
+    struct ring_stats stats; // counted by the owner, read by control
+    counter n_kicks;         // wake-ups by the driver
+    counter n_calls;         // interrupts written
+};
+
+struct device_type {
+    struct line_schema line; // the type's word, its keys, help
+    uint16_t virtio_id;
+    uint16_t queues_max; // over all of its queues, at most DEVICE_QUEUES_MAX
+
+    // [C] Read the line; fill in features, config and n_queues; claim files. 0, or -errno with
+    // the sentence in @e and nothing left behind.
+    int (*open)(struct device *d, const struct line *l, struct error *e);
+
+    // [C] Give back what open took. No queue is started.
+    void (*close)(struct device *d);
+
+    // [W] Pop at most @budget chains of @q, act on them, give finished ones to queue_push().
+    // Returns how many were popped.
+    unsigned (*poll)(struct queue *q, unsigned budget);
+
+    // [C] Optional; default: nothing. The ring is started; allocate q->priv. 0 or -errno.
+    int (*queue_start)(struct queue *q, struct error *e);
+    // [C] Optional; default: nothing. Drained: no chain is out.
+    void (*queue_stop)(struct queue *q);
+    // [W] Optional; default: nothing. The queue came to, or leaves, its lane: files in the
+    // lane's file table are put there and taken out here. 0 or -errno (the queue then faults).
+    int (*lane_enter)(struct queue *q);
+    void (*lane_leave)(struct queue *q);
+    // [C] Optional; default: refused. The driver wrote @bytes of config space at @offset.
+    int (*config_write)(struct device *d, uint32_t offset, const void *data, uint32_t bytes);
+};
+
+struct device {
+    const struct device_type *type;
+    struct line *line; // owned; name and keys
+    const char *name;  // in line
+
+    // Filled in by open().
+    uint64_t features; // the type's bits; transport and ring bits are added by the session
+    uint8_t config[DEVICE_CONFIG_MAX];
+    uint16_t config_bytes;
+    uint16_t n_queues; // the most that a front end may use
+    void *priv;
+
+    struct queue *queues; // n_queues
+};
+
+// The keys of every device that has a vhost-user socket.
+extern const struct line_key device_socket_keys[];
+
+// [C] Open the device that @l describes; takes @l over when it succeeds.
+int device_open(struct device **out, const struct device_type *type, struct line *l,
+                struct error *e);
+void device_close(struct device *d);
+
+// [W] Give @c back to the driver. The worker publishes it at the end of its step.
+static inline void queue_push(struct queue *q, struct chain *c, uint32_t used_len)
+{
+    ring_push(&q->ring, c, used_len);
+    if (!q->is_touched) {
+        q->is_touched = true;
+        q->touched_next = q->lane->touched;
+        q->lane->touched = q;
+    }
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// uring.h - a worker's io_uring: one for all disks, ports and eventfds on it.
+//
+// Created disabled, single issuer, deferred task work, task-run flag; sparse file table;
+// opcodes restricted to those used. A turn enters the kernel at most once, and not at all
+// with nothing to submit or reap.
+//
+// Threads  [C] opens and closes; everything else [W], the thread that called uring_enable().
+// Memory   an op belongs to the caller, stays valid until its done() ran.
+#pragma once
+
+#include "dataplane/base.h"
+#include "dataplane/error.h"
+
+#include <liburing.h>
+
+#define URING_ENTRIES   1024 // submission entries; a full ring submits early
+#define URING_FILES_MAX 4096 // slots in the file table
+
+struct uring_op;
+typedef void uring_done(struct uring_op *op, int result);
+
+// One request in flight. Embed it; container_of() leads back.
+struct uring_op {
+    uring_done *done; // [W] called once with the result: bytes, or -errno
+};
+
+struct uring {
+    struct io_uring ring;
+    uint32_t n_staged;    // entries prepared since the last enter
+    uint32_t n_in_flight; // submitted or staged, not yet done
+    counter n_enters;     // system calls made
+    uint32_t *free_files; // stack of free slots in the file table
+    uint32_t n_free_files;
+};
+
+// [C] 0 or -errno with the reason (kernel too old, io_uring disabled by sysctl, …).
+int uring_open(struct uring *u, struct error *e);
+void uring_close(struct uring *u);
+
+// [W] Become its single issuer. @avoid/@avoid_bytes: not used when NULL, else the CPU mask
+// (sched_setaffinity form) that the kernel's helper threads may run on. 0 or -errno.
+int uring_enable(struct uring *u, const void *helper_mask, size_t mask_bytes);
+
+// [W] Put @fd in the file table. A slot, or -ENFILE / -errno. The table holds its own
+// reference: the caller may close @fd.
+int uring_add_file(struct uring *u, int fd);
+void uring_remove_file(struct uring *u, int slot);
+
+// [W] An entry for @op, to be filled with io_uring_prep_…(), which keeps its user data; set
+// sqe->flags (IOSQE_FIXED_FILE) after that. Never NULL: a full ring is submitted first.
+struct io_uring_sqe *uring_entry(struct uring *u, struct uring_op *op);
+
+// [W] Run done() of up to @max completions; returns how many. No system call.
+unsigned uring_reap(struct uring *u, unsigned max);
+
+// [W] Enter the kernel if something is staged or task work is due. Returns true if it did.
+bool uring_enter(struct uring *u);
+
+// [W] Enter and sleep until a completion or for @timeout_us (UINT64_MAX: for ever).
+void uring_sleep(struct uring *u, uint64_t timeout_us);

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// virtio.h - what VIRTIO 1.3 fixes: wire layouts, feature bits, device ids.
+//
+// Names are the specification's; the section stands beside each. All fields are
+// little-endian, and so is the host (base.h asserts it).
+#pragma once
+
+#include <assert.h>
+#include <stdint.h>
+
+// ---- 6: reserved feature bits ------------------------------------------------------------
+
+#define VIRTIO_F_INDIRECT_DESC     28 // VIRTIO_RING_F_INDIRECT_DESC
+#define VIRTIO_F_EVENT_IDX         29 // VIRTIO_RING_F_EVENT_IDX
+#define VIRTIO_F_VERSION_1         32
+#define VIRTIO_F_ACCESS_PLATFORM   33
+#define VIRTIO_F_RING_PACKED       34
+#define VIRTIO_F_IN_ORDER          35
+#define VIRTIO_F_ORDER_PLATFORM    36
+#define VIRTIO_F_NOTIFICATION_DATA 38
+#define VIRTIO_F_RING_RESET        40
+
+#define VIRTIO_BIT(n) (UINT64_C(1) << (n))
+
+// ---- 2.7: split virtqueues ---------------------------------------------------------------
+
+#define SPLIT_SIZE_MAX 32768 // 2.7: a power of two
+
+#define SPLIT_DESC_NEXT     1u // 2.7.5
+#define SPLIT_DESC_WRITE    2u
+#define SPLIT_DESC_INDIRECT 4u
+
+struct split_desc { // 2.7.5
+    uint64_t addr;
+    uint32_t len;
+    uint16_t flags;
+    uint16_t next;
+};
+static_assert(sizeof(struct split_desc) == 16, "2.7.5");
+
+#define SPLIT_AVAIL_NO_INTERRUPT 1u // 2.7.6
+
+struct split_avail { // 2.7.6; used_event follows ring[size]
+    uint16_t flags;
+    uint16_t idx;
+    uint16_t ring[];
+};
+static_assert(sizeof(struct split_avail) == 4, "2.7.6");
+
+#define SPLIT_USED_NO_NOTIFY 1u // 2.7.8
+
+struct split_used_elem { // 2.7.8
+    uint32_t id;
+    uint32_t len;
+};
+
+struct split_used { // 2.7.8; avail_event follows ring[size]
+    uint16_t flags;
+    uint16_t idx;
+    struct split_used_elem ring[];
+};
+static_assert(sizeof(struct split_used_elem) == 8 && sizeof(struct split_used) == 4, "2.7.8");
+
+// ---- 2.8: packed virtqueues --------------------------------------------------------------
+
+#define PACKED_SIZE_MAX 32768 // 2.8.10.1: any size up to this
+
+#define PACKED_DESC_NEXT     0x0001u // 2.8.13
+#define PACKED_DESC_WRITE    0x0002u
+#define PACKED_DESC_INDIRECT 0x0004u
+#define PACKED_DESC_AVAIL    0x0080u
+#define PACKED_DESC_USED     0x8000u
+
+struct packed_desc { // 2.8.13
+    uint64_t addr;
+    uint32_t len;
+    uint16_t id;
+    uint16_t flags;
+};
+static_assert(sizeof(struct packed_desc) == 16, "2.8.13");
+
+#define PACKED_EVENT_ENABLE  0u // 2.8.10
+#define PACKED_EVENT_DISABLE 1u
+#define PACKED_EVENT_DESC    2u
+
+struct packed_event {  // 2.8.14
+    uint16_t off_wrap; // bits 0-14: descriptor offset, bit 15: wrap counter
+    uint16_t flags;
+};
+static_assert(sizeof(struct packed_event) == 4, "2.8.14");
+
+// ---- 5: device ids -----------------------------------------------------------------------
+
+#define VIRTIO_ID_NET   1
+#define VIRTIO_ID_BLOCK 2
+#define VIRTIO_ID_RNG   4
+
+// ---- 5.2: block device -------------------------------------------------------------------
+
+#define VIRTIO_BLK_F_SIZE_MAX     1
+#define VIRTIO_BLK_F_SEG_MAX      2
+#define VIRTIO_BLK_F_GEOMETRY     4
+#define VIRTIO_BLK_F_RO           5
+#define VIRTIO_BLK_F_BLK_SIZE     6
+#define VIRTIO_BLK_F_FLUSH        9
+#define VIRTIO_BLK_F_TOPOLOGY     10
+#define VIRTIO_BLK_F_CONFIG_WCE   11
+#define VIRTIO_BLK_F_MQ           12
+#define VIRTIO_BLK_F_DISCARD      13
+#define VIRTIO_BLK_F_WRITE_ZEROES 14
+
+#define VIRTIO_BLK_T_IN           0u // 5.2.6
+#define VIRTIO_BLK_T_OUT          1u
+#define VIRTIO_BLK_T_FLUSH        4u
+#define VIRTIO_BLK_T_GET_ID       8u
+#define VIRTIO_BLK_T_DISCARD      11u
+#define VIRTIO_BLK_T_WRITE_ZEROES 13u
+
+#define VIRTIO_BLK_S_OK     0u // 5.2.6
+#define VIRTIO_BLK_S_IOERR  1u
+#define VIRTIO_BLK_S_UNSUPP 2u
+
+#define VIRTIO_BLK_SECTOR_SIZE 512u
+#define VIRTIO_BLK_ID_BYTES    20u // 5.2.6.1, not terminated when full
+
+struct virtio_blk_req_header { // 5.2.6
+    uint32_t type;
+    uint32_t reserved;
+    uint64_t sector; // in units of 512 bytes
+};
+static_assert(sizeof(struct virtio_blk_req_header) == 16, "5.2.6");
+
+struct virtio_blk_config { // 5.2.4
+    uint64_t capacity;     // in units of 512 bytes
+    uint32_t size_max;     // bytes in one segment
+    uint32_t seg_max;      // data segments in one request
+    struct {
+        uint16_t cylinders;
+        uint8_t heads;
+        uint8_t sectors;
+    } geometry;
+    uint32_t blk_size; // bytes
+    struct {
+        uint8_t physical_block_exp; // log2 of logical blocks in a physical one
+        uint8_t alignment_offset;   // logical blocks
+        uint16_t min_io_size;       // logical blocks
+        uint32_t opt_io_size;       // logical blocks
+    } topology;
+    uint8_t writeback;
+    uint8_t unused0;
+    uint16_t num_queues;
+    uint32_t max_discard_sectors;
+    uint32_t max_discard_seg;
+    uint32_t discard_sector_alignment;
+    uint32_t max_write_zeroes_sectors;
+    uint32_t max_write_zeroes_seg;
+    uint8_t write_zeroes_may_unmap;
+    uint8_t unused1[3];
+} __attribute__((packed));
+static_assert(sizeof(struct virtio_blk_config) == 60, "5.2.4");

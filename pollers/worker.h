@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// worker.h - a pinned thread that polls the queues it owns.
+//
+// Control hands queues over with messages and hears back through an event: a queue has one
+// owner at a time. A turn is: mailbox, completions, one budgeted poll of each queue, publish
+// and notify, at most one entry into the kernel. A queue is polled or parked (see poll mode);
+// a worker whose queues are all parked sleeps in its io_uring.
+//
+// Threads  [C] all calls below. The thread itself is inside worker.c.
+// Memory   control owns the worker; a queue belongs to the device and is only lent.
+#pragma once
+
+#include "dataplane/device.h"
+
+enum worker_poll {
+    WORKER_BUSY,      // never parks
+    WORKER_ADAPTIVE,  // parks a queue after WORKER_SPIN_US without work
+    WORKER_INTERRUPT, // parks at once
+};
+
+#define WORKER_SPIN_US 50 // adaptive: about what one sleep and wake-up costs
+#define WORKER_BUDGET  32 // chains of one queue in one turn
+
+struct worker;
+
+struct worker_config {
+    int cpu; // logical processor, already inside the cpuset
+    enum worker_poll poll;
+    const void *helper_mask; // for the kernel's helper threads (sched_setaffinity form), or NULL
+    size_t helper_mask_bytes;
+};
+
+// [C] Start the thread, pinned. Returns when it runs. 0 or -errno.
+int worker_start(struct worker **out, const struct worker_config *config, struct error *e);
+
+// [C] End the thread; it must own no queue.
+void worker_stop(struct worker *w);
+
+// [C] Hand over. Each call is answered once through worker_receive(). Detach is answered when
+// the queue's last chain is published; call runs @fn on the worker's thread.
+void worker_attach(struct worker *w, struct queue *q);
+void worker_detach(struct worker *w, struct queue *q);
+void worker_call(struct worker *w, struct queue *q, void (*fn)(struct queue *q, void *argument),
+                 void *argument);
+
+// [C] Readable when there are answers.
+int worker_event_fd(const struct worker *w);
+
+// [C] The next answer's queue, or NULL. Answers of one queue come in the order asked.
+struct queue *worker_receive(struct worker *w);
+
+// Read by control at any time.
+struct worker_stats {
+    uint64_t n_turns;
+    uint64_t n_busy_turns; // that found work
+    uint64_t busy_cycles;  // cycles_now() ticks spent in those
+    uint64_t n_sleeps;
+    uint64_t n_enters; // system calls
+    unsigned n_queues;
+    unsigned n_parked;
+};
+void worker_read_stats(const struct worker *w, struct worker_stats *stats);
+int worker_cpu(const struct worker *w);
