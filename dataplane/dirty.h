@@ -11,6 +11,7 @@
 
 #include "dataplane/base.h"
 #include "dataplane/error.h"
+#include "dataplane/mapping.h"
 #include "dataplane/mem.h"
 
 #define DIRTY_PAGE_BYTES 4096 // vhost-user: "log page size"
@@ -20,9 +21,7 @@ struct dirty {
     uint64_t n_bytes;   // of the bitmap
     counter n_missed;   // pages that lie beyond it
     atomic_bool failed; // truncated by its owner
-    void *map;          // what close unmaps
-    uint64_t map_bytes;
-    int guard;
+    struct mapping mapping;
 };
 
 // [C] Map @bytes of @fd from @offset. Does not take ownership of @fd. 0 or -errno.

@@ -6,7 +6,8 @@
 // failed and returns; whoever was reading reads zeros. An address that is in no
 // guarded mapping is our own bug: the default action is restored and the process dies.
 //
-// Threads  [C] adds and removes; the handler runs in whichever thread touched the page.
+// Threads  [C] adds and removes; the handler runs in whichever thread touched the page. No
+//          thread may block SIGBUS: the kernel kills the process then.
 // Memory   the @failed flag belongs to the caller and must outlive the guard.
 #pragma once
 
