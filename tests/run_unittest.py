@@ -35,8 +35,8 @@ class LineResult(unittest.TestResult):
         self.n_failed += outcome == "failed"
         print(f"case {outcome} {seconds:.2f} {name} {reason}".rstrip(), flush=True)
 
-    def fail(self, test, error):
-        traceback.print_exception(*error)
+    def fail(self, test, error, text):
+        print(text, flush=True)
         # A case with several failed subtests, or a failing tearDown, is one failed case.
         if test.id() not in self.broken:
             self.broken.add(test.id())
@@ -46,15 +46,17 @@ class LineResult(unittest.TestResult):
         self.report("passed", test)
 
     def addFailure(self, test, error):
-        self.fail(test, error)
+        super().addFailure(test, error)
+        self.fail(test, error, self.failures[-1][1])
 
     def addError(self, test, error):
-        self.fail(test, error)
+        super().addError(test, error)
+        self.fail(test, error, self.errors[-1][1])
 
     def addSubTest(self, test, subtest, error):
         if error is not None:
-            print(f"in {subtest.params}", flush=True)
-            self.fail(test, error)
+            text = "".join(traceback.format_exception(*error))
+            self.fail(test, error, f"{subtest.id()}\n{text}")
 
     def addSkip(self, test, reason):
         self.report("skipped", test, reason)
