@@ -43,7 +43,8 @@ def layer_of(path):
 
 class TreeCase(unittest.TestCase):
     def assert_none(self, wrong, what):
-        self.assertFalse(wrong, what + ":\n  " + "\n  ".join(wrong))
+        if wrong:
+            self.fail(f"{what}: {len(wrong)}\n  " + "\n  ".join(wrong))
 
 
 class Order(TreeCase):
