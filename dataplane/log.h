@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // log.h - lines for the operator, on standard error.
 //
-// Under systemd (JOURNAL_STREAM is set) each line starts with its <priority>.
+// Each is one line, cut at LOG_LINE_MAX bytes, without control bytes. When standard error is
+// the journal (JOURNAL_STREAM) it starts with its <priority>.
 // Callers write whole sentences that name the device: "disk vm0: …".
 //
 // Threads  [C] only: workers count, control reports.
@@ -9,6 +10,8 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+
+#define LOG_LINE_MAX 1024 // bytes
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
