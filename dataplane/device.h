@@ -51,6 +51,8 @@ struct queue {
     struct ring_stats stats; // counted by the owner, read by control
     counter n_kicks;         // wake-ups by the driver
     counter n_calls;         // interrupts written
+
+    char padding[CACHE_LINE]; // the next queue may be another worker's
 };
 
 struct device_type {
@@ -94,6 +96,7 @@ struct device {
     void *priv;
 
     struct queue *queues; // n_queues
+    void *owner;          // [C] who runs it: the way back from a worker's answer
 };
 
 // The keys of every device that has a vhost-user socket.
