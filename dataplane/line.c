@@ -77,6 +77,12 @@ static const struct line_key *key_find(const struct line_schema *s, const char *
     return NULL;
 }
 
+// How the value is shown: a choice needs no word of its own.
+static const char *placeholder(const struct line_key *key)
+{
+    return key->value ? key->value : key->kind == LINE_CHOICE ? key->choices : "";
+}
+
 static const struct line_value *value_of(const struct line *l, const struct line_key *key)
 {
     for (unsigned i = 0; i < l->n_values; i++) {
@@ -203,7 +209,7 @@ static int check_complete(const struct line *l, struct error *e)
         if (key->required && !value_of(l, key)) {
             char expected[LINE_EXPECT_MAX];
             line_value_expect(key, expected);
-            return refuse(l, e, "%s=%s is needed: %s", key->name, key->value, expected);
+            return refuse(l, e, "%s=%s is needed: %s", key->name, placeholder(key), expected);
         }
         int err = key->one_of ? check_group(l, key->one_of, e) : 0;
         if (err)
@@ -306,8 +312,7 @@ void line_print_help(const struct line_schema *schema, void *stream)
     for (unsigned i = 0; (key = key_at(schema, i)); i++) {
         char shown[64], expected[LINE_EXPECT_MAX];
         bool has_value = key->kind != LINE_FLAG;
-        snprintf(shown, sizeof(shown), "%s%s%s", key->name, has_value ? "=" : "",
-                 has_value ? key->value : "");
+        snprintf(shown, sizeof(shown), "%s%s%s", key->name, has_value ? "=" : "", placeholder(key));
         line_value_expect(key, expected);
         fprintf(stream, "  %-18s %s; %s%s\n", shown, key->help, expected,
                 key->required ? "; needed" : "");

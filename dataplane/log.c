@@ -58,7 +58,7 @@ __attribute__((format(printf, 2, 0))) static void write_line(enum log_level leve
     // One write, so that lines of several processes on one file do not mix.
     char line[LOG_LINE_MAX + 64];
     int n = is_journal() ? snprintf(line, sizeof(line), "<%c>%s\n", levels[level].priority, text)
-                         : snprintf(line, sizeof(line), "%s: %s: %s\n",
+                         : snprintf(line, sizeof(line), "%.32s: %s: %s\n",
                                     program_invocation_short_name, levels[level].name, text);
     ssize_t written = write(STDERR_FILENO, line, MIN((size_t)n, sizeof(line) - 1));
     (void)written; // there is no one left to tell
