@@ -68,11 +68,10 @@ struct chain {
     uint32_t out_bytes; // sum of the readable segments
     uint32_t in_bytes;  // sum of the writable segments
     uint32_t used_len;  // [ring] what push was told
-    uint16_t large;     // [ring] index of its large slot, or RING_NO_LARGE
-    uint8_t state;      // [ring] enum chain_state
-    uint8_t unused;
-    uint32_t record; // [ring] its first entry in the in-flight record
-    uint32_t unused2;
+    uint16_t large;     // [ring] 1 + index of its large slot; 0: none
+    uint16_t state;     // [ring] enum chain_state
+    uint16_t record;    // [ring] its first and last entry in the in-flight record
+    uint16_t record_last;
     uint64_t popped_at; // cycles_now() of its batch
     struct iovec small[RING_SEGS_SMALL];
 };
@@ -155,50 +154,46 @@ enum chain_state {
     CHAIN_PUSHED, // staged or waiting for its turn (ordered rings)
 };
 
-#define RING_NO_LARGE UINT16_MAX
-
 struct ring {
-    // Read by every pop and push; written by the owner.
+    // Read by every pop and publish; only the owner writes.
     struct chain *slots; // by id; NULL while stopped
     const struct mem *mem;
-    const struct mem_region *hint; // last region that mem_at() found
+    const struct mem_region *hint; // the last region that mem_at() found
+    void *desc;                    // descriptor area, our address
+    void *driver;                  // driver area
+    void *device;                  // device area
     struct dirty *log;             // NULL: not migrating
-    struct ring_stats *stats;
-    uint16_t *staged; // ids pushed and not yet published, in push order
-    uint16_t *order;  // ordered rings: ids in pop order, a circle of size_mask + 1
-    void *desc;       // descriptor area, our address
-    void *driver;     // driver area
-    void *device;     // device area
-    void *record;     // in-flight record, or NULL
+    void *record;                  // in-flight record, or NULL
 
     uint32_t size;
     uint16_t next_avail; // split: free running; packed: position
     uint16_t next_used;  // likewise
-    bool avail_wrap;     // packed wrap counters
+    bool avail_wrap;     // packed: wrap counters
     bool used_wrap;
     bool is_packed;
     bool has_event_idx;
     bool has_indirect;
-    bool is_ordered; // IN_ORDER, or no in-flight record: used in pop order
-    bool is_parked;
-    bool is_mapped;   // the three areas are in guest memory
+    bool is_ordered;  // IN_ORDER, or no in-flight record: used in pop order
+    bool notify_once; // after a start, whatever the suppression says
     uint8_t fault;    // enum ring_fault
-    bool notify_once; // after a start: notify whatever the suppression says
 
+    uint16_t *staged; // ids pushed and not yet published, in push order
     uint32_t n_staged;
     uint32_t n_in_flight; // popped and not yet published: the drain count
+    struct ring_stats *stats;
+
+    uint16_t *order; // ordered rings: ids in pop order, a circle
     uint32_t order_mask;
     uint32_t order_head, order_tail; // free running: oldest popped, next popped
-    uint64_t counter;                // pops so far, for the in-flight record
-    uint64_t fault_detail;
 
-    // Slow path.
-    struct iovec *large; // RING_LARGE_MAX blocks of RING_SEGS_MAX
-    uint16_t *large_free;
-    uint32_t n_large_free;
-    uint16_t *replay; // ids to pop before the ring: in flight when the last daemon died
+    uint64_t counter;     // pops so far, for the in-flight record
+    uint16_t record_free; // packed: first free entry of the record
+    uint16_t n_large_free;
+    uint16_t *large_free; // stack of free large slots
+    struct iovec *large;  // RING_LARGE_MAX blocks of RING_SEGS_MAX
+    uint16_t *replay;     // to be popped before the ring: in flight in the life before
     uint32_t n_replay, replay_next;
-    uint64_t features;
+    uint64_t fault_detail;
     uint64_t desc_addr, driver_addr, device_addr; // front-end addresses, to map again
     void *block;                                  // the one allocation
     size_t block_bytes;
