@@ -124,6 +124,7 @@ int ring_start(struct ring *r, const struct ring_config *config, const struct me
     uint64_t features = config->features;
     *r = (struct ring){
         .size = config->size,
+        .features = features,
         .is_packed = features & VIRTIO_BIT(VIRTIO_F_RING_PACKED),
         .has_event_idx = features & VIRTIO_BIT(VIRTIO_F_EVENT_IDX),
         .has_indirect = features & VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC),

@@ -194,6 +194,7 @@ struct ring {
     uint16_t *replay;     // to be popped before the ring: in flight in the life before
     uint32_t n_replay, replay_next;
     uint64_t fault_detail;
+    uint64_t features; // negotiated: for a device that acts on its own bits
     uint64_t desc_addr, driver_addr, device_addr; // front-end addresses, to map again
     void *block;                                  // the one allocation
     size_t block_bytes;
