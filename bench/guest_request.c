@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/guest_request.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int guest_request_open(struct guest_request *r, struct guest *g, uint32_t capacity, struct error *e)
+{
+    *r = (struct guest_request){.capacity = capacity};
+    r->segments = calloc(GUEST_REQUEST_SEGMENTS_MAX, sizeof r->segments[0]);
+    // Header and status share a line, as in a driver's request structure.
+    r->header = guest_alloc(g, CACHE_LINE, CACHE_LINE);
+    r->data = guest_alloc(g, capacity, 4096);
+    if (!r->segments || !r->header || !r->data) {
+        guest_request_close(r);
+        return error_set(e, ENOMEM, "no room in guest memory for a request of %u bytes", capacity);
+    }
+    r->status = (uint8_t *)r->header + sizeof *r->header;
+    r->header_addr = guest_addr(g, r->header);
+    r->data_addr = guest_addr(g, r->data);
+    r->status_addr = guest_addr(g, r->status);
+    r->chain.segments = r->segments;
+    return 0;
+}
+
+void guest_request_close(struct guest_request *r)
+{
+    free(r->segments);
+    r->segments = NULL;
+}
+
+static void set_form(struct guest_request *r, enum guest_request_form form)
+{
+    unsigned n = r->chain.n_out + r->chain.n_in;
+    r->chain.n_direct = (uint16_t)(form == GUEST_REQUEST_DIRECT  ? n
+                                   : form == GUEST_REQUEST_MIXED ? n / 2
+                                                                 : 0);
+}
+
+void guest_request_prepare(struct guest_request *r, uint32_t type, uint64_t sector, uint32_t bytes,
+                           enum guest_request_form form)
+{
+    assert(bytes <= r->capacity);
+    bool is_read = guest_request_is_read(type);
+    unsigned n = 0;
+    *r->header = (struct virtio_blk_req_header){type, 0, sector};
+    *r->status = GUEST_REQUEST_STATUS_UNSET;
+    r->bytes = bytes;
+    r->segments[n++] = (struct driver_segment){r->header_addr, sizeof *r->header};
+    if (bytes)
+        r->segments[n++] = (struct driver_segment){r->data_addr, bytes};
+    r->segments[n++] = (struct driver_segment){r->status_addr, 1};
+    r->chain.n_in = (uint16_t)(is_read && bytes ? 2 : 1);
+    r->chain.n_out = (uint16_t)(n - r->chain.n_in);
+    r->chain.in_bytes = is_read ? bytes + 1 : 1;
+    set_form(r, form);
+}
+
+// Cut one segment of at least two bytes in two.
+static void cut(struct guest_request *r, unsigned at, uint32_t bytes)
+{
+    unsigned n = r->chain.n_out + r->chain.n_in;
+    struct driver_segment *s = &r->segments[at];
+    memmove(s + 1, s, (n - at) * sizeof *s);
+    s[0].bytes = bytes;
+    s[1].addr += bytes;
+    s[1].bytes -= bytes;
+    if (at < r->chain.n_out)
+        r->chain.n_out++;
+    else
+        r->chain.n_in++;
+}
+
+void guest_request_shred(struct guest_request *r, unsigned n_max, enum guest_request_form form,
+                         uint64_t *seed)
+{
+    n_max = MIN(n_max, GUEST_REQUEST_SEGMENTS_MAX);
+    for (unsigned tries = 0; tries < 4 * n_max; tries++) {
+        unsigned n = r->chain.n_out + r->chain.n_in;
+        unsigned at = (unsigned)random_below(seed, n);
+        if (n < n_max && r->segments[at].bytes > 1)
+            cut(r, at, 1 + (uint32_t)random_below(seed, r->segments[at].bytes - 1));
+    }
+    set_form(r, form);
+}
