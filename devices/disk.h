@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// disk.h - the contract between virtio-blk and what stores the sectors.
+//
+// A back end is a table of functions; blk.c checks requests and hands them over in batches.
+// A back end knows neither chains nor status bytes: it sees segments of guest memory and an
+// offset that is inside the disk, and it tells how far it came.
+//
+//     open ─▶ lane_enter ─▶ submit, submit … ─▶ lane_leave ─▶ close
+//              └──────────── once a stay on a worker ─┘
+//
+// Threads  each call says [C] or [W]; [W] is the worker that owns the queue.
+// Memory   a request belongs to the back end from submit() until its result is there.
+// Trust    segments are guest memory: they change, and may be truncated, at any time. Their
+//          addresses, and offset and bytes, were checked.
+#pragma once
+
+#include "dataplane/device.h"
+
+#define DISK_SECTOR_BYTES VIRTIO_BLK_SECTOR_SIZE
+
+enum disk_operation { DISK_READ, DISK_WRITE, DISK_FLUSH };
+
+enum disk_result {
+    DISK_OK,
+    DISK_FAILED,
+    DISK_UNSUPPORTED,
+    DISK_LATER, // not there yet
+};
+
+struct disk_queue;
+
+// One request. Its place is fixed by the chain's id: nothing is allocated for it.
+struct disk_request {
+    struct uring_op op; // the back end's
+    struct disk_queue *queue;
+    struct chain *chain; // [blk]
+    uint8_t *status;     // [blk] the guest's status byte
+    struct iovec *iov;   // data, in guest memory; constant for the back end
+    uint64_t offset;     // in the disk, bytes; a multiple of a sector
+    uint32_t bytes;      // of data: a multiple of a sector, not 0 for a read or a write
+    uint32_t n_done;     // bytes moved, from the first on; the back end counts
+    uint16_t n_iov;
+    uint8_t operation;  // enum disk_operation
+    uint8_t result;     // enum disk_result
+    uint8_t n_retries;  // the back end's; 0 at submit()
+    uint8_t front_trim; // [blk] bytes cut off the first segment
+    uint8_t back_trim;  // [blk] bytes cut off the last segment
+    uint8_t unused;
+};
+static_assert(sizeof(struct disk_request) == CACHE_LINE, "one line a request");
+
+struct disk {
+    const struct disk_type *type;
+    const char *name; // of the device, for sentences
+    bool is_read_only;
+
+    // Filled in by open(). Sizes in bytes.
+    uint64_t bytes;          // what the guest sees: a multiple of a sector, not 0
+    uint32_t logical_bytes;  // smallest unit that can be addressed
+    uint32_t physical_bytes; // smallest unit that is written without reading
+    uint32_t optimal_bytes;  // preferred size of a transfer; 0: none
+    int fd;                  // file
+    uint8_t *memory;         // ram
+};
+
+// One queue's share of a disk.
+struct disk_queue {
+    struct disk *disk;
+    struct queue *queue;
+    // [W] A request that was DISK_LATER has its result. Never called inside submit().
+    void (*done)(struct disk_request *r);
+    int file_slot;         // file: in the lane's file table
+    bool is_write_through; // a write is stable when its result is DISK_OK
+    _Alignas(CACHE_LINE) struct disk_request requests[]; // by chain id
+};
+
+struct disk_type {
+    const char *key; // of the line: "file"
+
+    // [C] Read the line's key; fill in the disk. 0, or -errno with the sentence and nothing
+    // left behind.
+    int (*open)(struct disk *d, const struct line *l, struct error *e);
+    // [C] Give back what open took.
+    void (*close)(struct disk *d);
+    // [W] Act on the batch. On return each result is there, or is DISK_LATER as it was on
+    // entry and done() will be called once. A flush covers every write whose result was there.
+    void (*submit)(struct disk_queue *q, struct disk_request *const batch[], unsigned n);
+    // [W] Optional; default: nothing. 0 or -errno.
+    int (*lane_enter)(struct disk_queue *q);
+    void (*lane_leave)(struct disk_queue *q);
+};
+
+extern const struct disk_type disk_file;
+extern const struct disk_type disk_ram;
+extern const struct disk_type disk_null;

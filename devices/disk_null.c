@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// disk_null.c - a disk that stores nothing and touches no data: the cost of everything else.
+//
+// n_done stays 0: a read writes nothing to the guest, and its used length must not claim that
+// it did (2.7.8.2, 2.8.5: at least that many bytes were written). Drivers for block devices
+// look at the status byte, not at the length.
+#include "devices/disk.h"
+
+static int null_open(struct disk *d, const struct line *l, struct error *e)
+{
+    (void)e;
+    d->bytes = line_number(l, "null", 0);
+    d->logical_bytes = DISK_SECTOR_BYTES;
+    d->physical_bytes = DISK_SECTOR_BYTES;
+    return 0;
+}
+
+static void null_close(struct disk *d)
+{
+    (void)d;
+}
+
+static void null_submit(struct disk_queue *q, struct disk_request *const batch[], unsigned n)
+{
+    (void)q;
+    for (unsigned i = 0; i < n; i++)
+        batch[i]->result = DISK_OK;
+}
+
+const struct disk_type disk_null = {
+    .key = "null",
+    .open = null_open,
+    .close = null_close,
+    .submit = null_submit,
+};

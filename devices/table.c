@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "devices/table.h"
+
+#include "devices/blk.h"
+#include "devices/rng.h"
+
+const struct device_type *const device_table[] = {
+    &blk_device,
+    &rng_device,
+};
+const unsigned device_table_n = ARRAY_LEN(device_table);
