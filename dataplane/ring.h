@@ -146,6 +146,9 @@ void ring_unpark(struct ring *r);
 // [W] Stop the ring for @reason. @detail is the offending value, for the report.
 void ring_fault(struct ring *r, enum ring_fault reason, uint64_t detail);
 
+// [C] Also while a worker owns it: the fault, and its detail.
+static inline enum ring_fault ring_read_fault(const struct ring *r, uint64_t *detail);
+
 // ---- the structure -----------------------------------------------------------------------
 
 enum chain_state {
@@ -199,6 +202,13 @@ struct ring {
     void *block;                                  // the one allocation
     size_t block_bytes;
 };
+
+static inline enum ring_fault ring_read_fault(const struct ring *r, uint64_t *detail)
+{
+    uint8_t fault = __atomic_load_n(&r->fault, __ATOMIC_ACQUIRE);
+    *detail = fault ? r->fault_detail : 0;
+    return (enum ring_fault)fault;
+}
 
 static inline bool ring_is_started(const struct ring *r)
 {
