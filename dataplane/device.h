@@ -47,6 +47,10 @@ struct queue {
     // The front end's eventfds, [C] writes while no worker owns the queue; -1: none.
     int kick_fd; // none: the ring is polled and never parks
     int call_fd; // none: the driver is never interrupted
+    // [W] Set inside a called function that replaced call_fd while the worker owns the queue:
+    // the worker, which runs the function, looks at it afterwards, renews what it holds of
+    // call_fd, and clears it, all before it answers.
+    bool call_changed;
 
     struct ring_stats stats; // counted by the owner, read by control
     counter n_kicks;         // wake-ups by the driver
