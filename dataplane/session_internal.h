@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// session_internal.h - what the files of the session share; nobody else includes it.
+//
+// Theory: a request is handled in one go, or it starts a change: the queues that cannot stay
+// stop, then new things are put in place, the queues that stayed are told, what nobody uses
+// any more is freed, and every queue that should run and does not is started. Between these
+// steps the session waits for its host, handles nothing else, and answers at the end.
+//
+//     request ─▶ detach ··▶ apply ─▶ live ··▶ after ─▶ attach ··▶ reply      ··▶ a wait
+//
+// session.c has the connection and the table of requests, session_change.c the above; the
+// others have the handlers: session_device.c, session_rings.c, session_memory.c, session_log.c,
+// session_inflight.c.
+//
+// Threads  [C] all, but the functions marked [W], which the host runs on the queue's worker.
+#pragma once
+
+#include "dataplane/mapping.h"
+#include "dataplane/message.h"
+#include "dataplane/log.h"
+#include "dataplane/session.h"
+
+#define REQUEST_PENDING 1 // a handler's answer: session_change() completes the request
+
+// One queue as the front end configured it. The descriptors kick_fd and call_fd are in struct
+// queue, where workers see them; the session closes them.
+struct session_queue {
+    struct queue *queue;
+    uint32_t size; // 0: not told yet
+    uint32_t base; // where the ring goes on; current only while it is not attached
+    uint64_t desc_addr, driver_addr, device_addr;
+    int err_fd;
+    bool has_addr;
+    bool is_kicked;     // SET_VRING_KICK came, GET_VRING_BASE did not
+    bool is_enabled;    // SET_VRING_ENABLE's last word
+    bool is_attached;   // the ring is started and lent to the host
+    bool must_stop;     // in the change that begins
+    uint8_t fault_seen; // enum ring_fault that was reported
+};
+
+struct session_change {
+    // Put the new things in place. Only queues without must_stop are attached. 0 or -errno: then
+    // nothing was put in place.
+    int (*apply)(struct session *s, struct error *e);
+    // [W] Tell @only, or each queue that stayed attached.
+    void (*live)(struct queue *q, void *argument);
+    void *argument;
+    struct session_queue *only;
+    // Free what was replaced. It runs after apply succeeded.
+    void (*after)(struct session *s);
+};
+
+// The in-flight region, as SET_INFLIGHT_FD gave it.
+struct session_inflight {
+    struct mapping mapping; // .at is NULL: none
+    atomic_bool failed;
+    uint64_t n_bytes;
+    uint16_t n_queues;
+    uint16_t queue_size;
+};
+
+struct session {
+    struct device *device;
+    const struct session_host *host;
+    void *context;
+    int fd;
+    int backend_fd; // for our requests; -1: none
+    enum session_state state;
+
+    // The message that is coming in or being handled.
+    struct message_reader reader;
+    bool is_busy;        // it is being handled
+    bool wants_ack;      // it asked for an answer, and has none of its own
+    int reply_fd;        // goes out with the reply; -1: none
+    uint64_t partial_id; // reader.n_begun when session_check() first saw it partial
+    uint64_t partial_ms; // and the time
+
+    // The change under way.
+    struct session_change change;
+    unsigned n_pending;              // answers that the host owes, and one while asking
+    void (*then)(struct session *s); // when there are none
+    int result;                      // of the request
+    struct error error;
+
+    uint64_t features;          // as SET_FEATURES said, 0 before
+    uint64_t protocol_features; // likewise
+    bool has_features;
+    uint8_t status; // virtio device status, as the front end told
+
+    struct mem *mem, *next_mem, *old_mem;
+    struct dirty *log, *next_log, *old_log;
+    struct session_inflight inflight;
+
+    struct log_limit fault_limit;
+    struct session_queue queues[]; // device->n_queues
+};
+
+typedef int session_handler(struct session *s, struct message *m, struct error *e);
+
+// ---- session.c ---------------------------------------------------------------------------
+
+// The request is done; answer it.
+void session_complete(struct session *s);
+// Free what the session holds. No queue is attached.
+void session_dispose(struct session *s);
+bool session_has_protocol(const struct session *s, unsigned bit);
+
+// ---- session_change.c --------------------------------------------------------------------
+
+// This queue, or every queue, cannot stay attached through the next change.
+void session_stop_queue(struct session_queue *sq);
+void session_stop_all(struct session *s);
+// Begin; session_complete() follows, maybe before this returns. Always REQUEST_PENDING.
+int session_change(struct session *s, const struct session_change *change);
+bool session_is_attached(const struct session *s); // any queue
+
+// ---- session_rings.c ---------------------------------------------------------------------
+
+// Whether the front end wants this ring to run.
+bool session_queue_is_wanted(const struct session *s, const struct session_queue *sq);
+int session_queue_start(struct session *s, struct session_queue *sq, struct error *e);
+void session_queue_stop(struct session_queue *sq);
+// As before the first message, but for the call and error descriptors.
+void session_queue_reset(struct session_queue *sq);
+void session_queue_close_fds(struct session_queue *sq);
+// Report a fault of its ring, once.
+void session_queue_check(struct session *s, struct session_queue *sq, uint64_t now_ms);
+
+session_handler session_set_vring_num, session_set_vring_addr, session_set_vring_base,
+    session_get_vring_base, session_set_vring_kick, session_set_vring_call, session_set_vring_err,
+    session_set_vring_enable;
+
+// ---- session_device.c --------------------------------------------------------------------
+
+session_handler session_get_features, session_set_features, session_get_protocol_features,
+    session_set_protocol_features, session_set_owner, session_get_queue_num,
+    session_set_backend_req_fd, session_get_config, session_set_config, session_set_status,
+    session_get_status, session_reset_device;
+
+// ---- session_memory.c --------------------------------------------------------------------
+
+session_handler session_set_mem_table, session_get_max_mem_slots, session_add_mem_reg,
+    session_rem_mem_reg;
+
+// ---- session_log.c -----------------------------------------------------------------------
+
+// What rings log to under @features: NULL unless they have LOG_ALL.
+struct dirty *session_log_of(const struct session *s, uint64_t features);
+void session_tell_log(struct queue *q, void *log); // [W]
+
+session_handler session_set_log_base, session_set_log_fd;
+
+// ---- session_inflight.c ------------------------------------------------------------------
+
+// The part of queue @index, for ring_start(). 0 with *@at NULL when there is no region.
+int session_inflight_part(const struct session *s, unsigned index, void **at, size_t *bytes,
+                          struct error *e);
+void session_inflight_drop(struct session *s);
+
+session_handler session_get_inflight_fd, session_set_inflight_fd;
+
+// ---- session_fd.c ------------------------------------------------------------------------
+
+// Close what is in *@slot unless it is -1, and put @fd there.
+void session_replace_fd(int *slot, int fd);
+
+// Whether @fd is an eventfd; makes it non-blocking, so that a worker never waits on it. 0, or
+// -EINVAL with the sentence.
+int session_check_eventfd(int fd, struct error *e);
