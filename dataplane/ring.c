@@ -25,6 +25,7 @@ static const char *const fault_names[] = {
     [RING_UNMAPPED] = "ring-unmapped",
     [RING_BAD_RECORD] = "bad-record",
     [RING_BAD_REQUEST] = "bad-request",
+    [RING_NOT_SERVED] = "not-served",
 };
 static_assert(ARRAY_LEN(fault_names) == RING_FAULTS, "a name for each fault");
 
@@ -42,8 +43,8 @@ void ring_fault(struct ring *r, enum ring_fault reason, uint64_t detail)
 {
     if (r->fault)
         return; // the first one is the cause
-    r->fault = (uint8_t)reason;
     r->fault_detail = detail;
+    __atomic_store_n(&r->fault, (uint8_t)reason, __ATOMIC_RELEASE); // for ring_read_fault()
     counter_add(&r->stats->n_faults[reason], 1);
 }
 
@@ -370,6 +371,8 @@ bool ring_has_work(const struct ring *r)
 
 static void want_kicks(struct ring *r, bool wanted)
 {
+    if (unlikely(r->fault)) // its areas may be gone
+        return;
     if (r->is_packed)
         ring_packed_want_kicks(r, wanted);
     else
