@@ -51,6 +51,7 @@ enum ring_fault {
     RING_UNMAPPED,     // the ring itself left guest memory
     RING_BAD_RECORD,   // the in-flight record contradicts the ring
     RING_BAD_REQUEST,  // what the device type forbids (a request without a status byte)
+    RING_NOT_SERVED,   // not the driver's fault: its worker could not take it; detail: errno
     RING_FAULTS,
 };
 
