@@ -8,9 +8,9 @@
 //
 //     request ─▶ detach ··▶ apply ─▶ live ··▶ after ─▶ attach ··▶ reply      ··▶ a wait
 //
-// session.c has the connection and the table of requests, session_change.c the above; the
-// others have the handlers: session_device.c, session_rings.c, session_memory.c, session_log.c,
-// session_inflight.c.
+// session.c has the connection, session_requests.c the table of requests, session_change.c the
+// above; the others have the handlers: session_device.c, session_rings.c, session_memory.c,
+// session_log.c, session_inflight.c.
 //
 // Threads  [C] all, but the functions marked [W], which the host runs on the queue's worker.
 #pragma once
@@ -99,10 +99,15 @@ typedef int session_handler(struct session *s, struct message *m, struct error *
 
 // ---- session.c ---------------------------------------------------------------------------
 
-// The request is done; answer it.
+// The session is closing and not busy: take every queue back, then free what it holds.
+void session_shut(struct session *s);
+
+// ---- session_requests.c ------------------------------------------------------------------
+
+// Handle the message that the reader has.
+void session_handle(struct session *s);
+// It is done, with s->result: answer it.
 void session_complete(struct session *s);
-// Free what the session holds. No queue is attached.
-void session_dispose(struct session *s);
 bool session_has_protocol(const struct session *s, unsigned bit);
 
 // ---- session_change.c --------------------------------------------------------------------
