@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pollers/seat.h"
+
+static void call_ended(struct event *ev, int result)
+{
+    (void)result; // an eventfd that cannot be written is its owner's loss
+    struct seat *s = container_of(ev, struct seat, call);
+    if (!s->is_call_wanted)
+        return;
+    s->is_call_wanted = false;
+    seat_notify(s);
+}
+
+static int enter_lane(struct seat *s, struct uring *u, event_ended *kicked)
+{
+    struct queue *q = s->queue;
+    const struct device_type *type = q->device->type;
+    int kick_err = event_open(&s->kick, u, q->kick_fd, kicked);
+    int call_err = event_open(&s->call, u, q->call_fd, call_ended);
+    if (kick_err || call_err)
+        return kick_err ? kick_err : call_err;
+    int err = type->lane_enter ? type->lane_enter(q) : 0;
+    s->has_entered = !err;
+    return err;
+}
+
+void seat_enter(struct seat *s, struct queue *q, struct lane *lane, event_ended *kicked)
+{
+    *s = (struct seat){
+        .queue = q,
+        .poll = q->device->type->poll,
+        .busy_at = lane->now,
+        .state = SEAT_POLLED,
+    };
+    q->lane = lane;
+    q->seat = s;
+    q->call_changed = false;
+    int err = enter_lane(s, &lane->uring, kicked);
+    if (err) {
+        ring_fault(&q->ring, RING_NOT_SERVED, (uint64_t)-err);
+        return;
+    }
+    s->can_park = event_is_open(&s->kick);
+    if (!q->ring.fault)
+        ring_unpark(&q->ring);
+    // Whoever served the queue before may have ended between publishing and notifying.
+    seat_notify(s);
+}
+
+void seat_notify(struct seat *s)
+{
+    if (!event_is_open(&s->call))
+        return;
+    if (s->call.is_out) {
+        s->is_call_wanted = true;
+        return;
+    }
+    counter_add(&s->queue->n_calls, 1);
+    event_write(&s->call);
+}
+
+void seat_replace_call(struct seat *s)
+{
+    struct queue *q = s->queue;
+    q->call_changed = false;
+    int err = event_replace(&s->call, q->call_fd);
+    if (err)
+        ring_fault(&q->ring, RING_NOT_SERVED, (uint64_t)-err);
+    seat_notify(s);
+}
+
+bool seat_rest(struct seat *s)
+{
+    struct ring *r = &s->queue->ring;
+    if (r->fault) {
+        s->state = SEAT_STOPPED;
+        return true;
+    }
+    if (!s->can_park || !ring_park(r))
+        return false;
+    // A kick that comes before the READ waits in the eventfd's counter.
+    s->state = SEAT_PARKED;
+    event_read(&s->kick);
+    return true;
+}
+
+void seat_wake(struct seat *s, int result)
+{
+    struct queue *q = s->queue;
+    s->state = SEAT_POLLED;
+    s->busy_at = q->lane->now;
+    if (result < 0)
+        s->can_park = false; // not readable: it would wake us in vain for ever
+    else
+        counter_add(&q->n_kicks, 1);
+    // A ring that faulted while parked may have lost the memory it lies in.
+    if (!q->ring.fault)
+        ring_unpark(&q->ring);
+}
+
+bool seat_leave(struct seat *s)
+{
+    struct queue *q = s->queue;
+    bool is_kick_settled = event_settle(&s->kick);
+    if (q->ring.n_in_flight)
+        return false;
+    if (!event_settle(&s->call) || !is_kick_settled)
+        return false;
+
+    if (s->has_entered && q->device->type->lane_leave)
+        q->device->type->lane_leave(q);
+    event_close(&s->call);
+    event_close(&s->kick);
+    q->lane = NULL;
+    q->seat = NULL;
+    return true;
+}
