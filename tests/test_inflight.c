@@ -182,8 +182,8 @@ static void test_killed_at_any_instruction(void **state)
 {
     (void)state;
     for (unsigned l = 0; l < ARRAY_LEN(layouts); l++) {
-        struct shared *s =
-            mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        struct rig *rig =
+            mmap(NULL, sizeof(*rig), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         assert_ptr_not_equal(rig, MAP_FAILED);
         struct books books = {.wrap = true};
         struct error e;
