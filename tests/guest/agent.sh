@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+# agent.sh - runs in the guest: obeys the host over the second serial port (see guest.py).
+#
+# The console keeps the kernel's messages, so nothing mixes with the answers. A line is
+# "NUMBER COMMAND"; the answer is what the command prints, then "::NUMBER STATUS::".
+
+# Writes down what was written so far and forgets all cached pages: the next read asks the disk.
+forget() {
+    sync
+    echo 3 >/proc/sys/vm/drop_caches
+}
+
+# Prints what a guest must never see on a healthy disk.
+complaints() {
+    dmesg | grep -E 'I/O error|EXT4-fs (error|warning)|Buffer I/O|blocked for more|timeout' || true
+}
+
+# sums FOLDER: prints one checksum for the names and contents of all files.
+sums() {
+    (cd "$1" && find . -type f | sort | xargs sha256sum) | sha256sum | cut -d' ' -f1
+}
+
+# make_files FOLDER: many small files, some of odd sizes, one large.
+make_files() {
+    mkdir "$1"
+    for i in $(seq 40); do
+        head -c $((i * 777)) /dev/urandom >"$1/small.$i"
+    done
+    dd if=/dev/urandom of="$1/large" bs=1M count=16 status=none
+}
+
+# One writer of a load: new bytes each round, read back from the disk, compared byte by byte.
+load_writer() {
+    round=0
+    while [ ! -e /tmp/load/stop ]; do
+        if [ $((round % 2)) = 0 ]; then how="bs=64k oflag=direct"; else how="bs=4k conv=fsync"; fi
+        dd if=/dev/urandom of="/tmp/load/sent.$1" bs=64k count=8 status=none &&
+            dd if="/tmp/load/sent.$1" of="$2/load.$1" $how status=none &&
+            dd if="$2/load.$1" of="/tmp/load/got.$1" bs=32k iflag=direct status=none &&
+            cmp "/tmp/load/sent.$1" "/tmp/load/got.$1" || break
+        round=$((round + 1))
+        echo "$round" >"/tmp/load/round.$1"
+    done
+    [ -e /tmp/load/stop ] && touch "/tmp/load/good.$1"
+}
+
+# load_start FOLDER WRITERS
+load_start() {
+    rm -rf /tmp/load && mkdir /tmp/load
+    for writer in $(seq "$2"); do
+        echo 0 >"/tmp/load/round.$writer"
+        load_writer "$writer" "$1" 2>"/tmp/load/said.$writer" &
+    done
+}
+
+# Prints the rounds of the slowest writer.
+load_rounds() {
+    cat /tmp/load/round.* | sort -n | head -1
+}
+
+# Waits for the writers and says what went wrong; fails when anything did.
+load_stop() {
+    touch /tmp/load/stop
+    wait
+    cat /tmp/load/said.*
+    [ "$(ls /tmp/load/good.* 2>/dev/null | wc -l)" = "$(ls /tmp/load/round.* | wc -l)" ]
+}
+
+exec </dev/ttyS1 >/dev/ttyS1 2>&1
+stty raw -echo
+echo "::ready::"
+while read -r number command; do
+    eval "$command"
+    echo "::$number $?::"
+done

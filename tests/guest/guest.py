@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Linux guest under QEMU that a test talks to.
+
+    guest = Guest(folder, "g0", disks=[Disk(socket="/run/d.sock", queues=4, packed=True)])
+    guest.start()
+    guest.run("mkfs.ext4 -q /dev/vda")        # its output; an AssertionError if it fails
+    guest.reboot()                            # in the same QEMU
+    guest.stop()
+
+The kernel's messages go to FOLDER/NAME.console; commands go over the second serial port to
+agent.sh. Every wait ends at a deadline, at the end of QEMU or at a kernel panic, whichever
+is first, and then says what the console said.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import select
+import socket
+import subprocess
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+SOURCE = HERE.parent.parent
+# No machine is so slow; a guest that is stuck fails here.
+BOOT_DEADLINE_S = 120
+COMMAND_DEADLINE_S = 120
+
+
+@dataclasses.dataclass
+class Disk:
+    """A vhost-user-blk device. The first one is /dev/vda, and so on."""
+
+    socket: str
+    queues: int = 1
+    packed: bool = False
+
+    def options(self, name):
+        return [
+            *("-chardev", f"socket,id=c-{name},path={self.socket},reconnect=1"),
+            # A root port of its own, so that it can be unplugged.
+            *("-device", f"pcie-root-port,id=port-{name},slot={name[4:]},chassis={name[4:]}"),
+            *("-device", ",".join(f"{k}={v}" for k, v in self.device(name).items())),
+        ]
+
+    def device(self, name):
+        return {
+            "driver": "vhost-user-blk-pci",
+            "id": name,
+            "bus": f"port-{name}",
+            "chardev": f"c-{name}",
+            "num-queues": self.queues,
+            "packed": "on" if self.packed else "off",
+        }
+
+
+@dataclasses.dataclass
+class Rng:
+    """A vhost-user-rng device."""
+
+    socket: str
+    packed: bool = False
+
+    def options(self, name):
+        return [
+            *("-chardev", f"socket,id=c-{name},path={self.socket}"),
+            *("-device", f"vhost-user-rng-pci,id={name},chardev=c-{name},packed={'on' if self.packed else 'off'}"),
+        ]
+
+
+def run_tool(name):
+    done = subprocess.run([SOURCE / "tools" / name], stdout=subprocess.PIPE, check=True, text=True)
+    return done.stdout.strip()
+
+
+class Guest:
+    def __init__(self, folder, name, devices, cpus=1, memory="512M"):
+        self.name = name
+        self.console = pathlib.Path(folder) / f"{name}.console"
+        self.devices = {f"disk{i}" if isinstance(d, Disk) else f"rng{i}": d for i, d in enumerate(devices, 1)}
+        self.cpus = cpus
+        self.memory = memory
+        self.qemu = None
+        self.number = 0
+        self.heard = b""
+
+    # life
+
+    def start(self):
+        self.agent, agent_end = socket.socketpair()
+        self.monitor, monitor_end = socket.socketpair()
+        with agent_end, monitor_end, self.console.with_suffix(".qemu").open("wb") as log:
+            fds = (agent_end.fileno(), monitor_end.fileno())
+            self.qemu = subprocess.Popen(
+                self.command_line(*fds),
+                pass_fds=fds,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.replies = self.monitor.makefile("rb")
+        self.monitor.settimeout(COMMAND_DEADLINE_S)
+        self.wait_ready()
+        self.replies.readline()  # QEMU's greeting
+        self.control("qmp_capabilities")
+
+    def command_line(self, agent_fd, monitor_fd):
+        image = run_tool("guest-image")
+        line = [
+            *("qemu-system-x86_64", "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none"),
+            *run_tool("guest-accel").split(),
+            # memfd is shared with the back end and needs no huge pages.
+            *("-object", f"memory-backend-memfd,id=mem,size={self.memory},share=on"),
+            *("-machine", "q35,memory-backend=mem", "-m", self.memory, "-smp", str(self.cpus)),
+            *("-kernel", f"{image}/vmlinuz", "-initrd", f"{image}/initrd.cpio"),
+            *("-append", "console=ttyS0 quiet loglevel=5"),
+            *("-fw_cfg", f"name=opt/org.sluice/script,file={HERE / 'agent.sh'}"),
+            *("-serial", f"file:{self.console}"),
+            *("-chardev", f"socket,id=agent,fd={agent_fd}", "-serial", "chardev:agent"),
+            *("-chardev", f"socket,id=monitor,fd={monitor_fd}", "-mon", "chardev=monitor,mode=control"),
+        ]
+        for name, device in self.devices.items():
+            line += device.options(name)
+        return line
+
+    def stop(self):
+        """Ends QEMU, whatever state the guest is in."""
+        if self.qemu is None:
+            return
+        self.qemu.kill()
+        self.qemu.wait()
+        for end in (self.replies, self.monitor, self.agent):
+            end.close()
+        self.qemu = None
+
+    def reboot(self):
+        """What the guest did not sync is lost."""
+        self.agent.sendall(b"0 reboot -f\n")
+        self.wait_ready()
+
+    # commands in the guest
+
+    def run(self, command, deadline_s=COMMAND_DEADLINE_S):
+        status, output = self.attempt(command, deadline_s)
+        if status != 0:
+            raise AssertionError(f"{self.name}: '{command}' ended with {status}\n{output}\n{self.console_tail()}")
+        return output
+
+    def attempt(self, command, deadline_s=COMMAND_DEADLINE_S):
+        """(status, output) of a command that may fail."""
+        assert "\n" not in command
+        self.number += 1
+        self.agent.sendall(f"{self.number} {command}\n".encode())
+        output = self.wait_for(f"::{self.number} ", deadline_s, command)
+        status = self.wait_for("::", deadline_s, command)
+        return int(status), output.strip()
+
+    def wait_ready(self):
+        self.wait_for("::ready::", BOOT_DEADLINE_S, "boot")
+        self.heard = b""
+
+    def wait_for(self, marker, deadline_s, doing):
+        """What the agent says before the marker."""
+        deadline = time.monotonic() + deadline_s
+        while marker.encode() not in self.heard:
+            ready, _, _ = select.select([self.agent], [], [], 1.0)
+            new = self.agent.recv(65536) if ready else None
+            self.heard += new or b""
+            if new == b"":
+                self.give_up("QEMU ended", doing)
+            if b"Kernel panic" in self.console.read_bytes():
+                self.give_up("the guest panicked", doing)
+            if time.monotonic() > deadline:
+                self.give_up(f"no answer in {deadline_s} s", doing)
+        before, _, self.heard = self.heard.partition(marker.encode())
+        return before.decode(errors="replace").replace("\r", "")
+
+    def give_up(self, why, doing):
+        raise AssertionError(f"{self.name}: {why} during '{doing}'; heard {self.heard!r}\n{self.console_tail()}")
+
+    def console_tail(self):
+        said = self.console.read_text(errors="replace") + self.console.with_suffix(".qemu").read_text(errors="replace")
+        return "\n".join(said.splitlines()[-30:])
+
+    # commands to QEMU
+
+    def control(self, command, **arguments):
+        request = {"execute": command, "arguments": arguments}
+        self.monitor.sendall(json.dumps(request).encode() + b"\n")
+        while True:
+            reply = json.loads(self.replies.readline())
+            if "error" in reply:
+                raise AssertionError(f"{self.name}: {command}: {reply['error']}")
+            if "return" in reply:
+                return reply["return"]
+
+    def wait_event(self, name):
+        while True:
+            message = json.loads(self.replies.readline())
+            if message.get("event") == name:
+                return message["data"]
+
+    def unplug(self, name):
+        self.control("device_del", id=name)
+        while self.wait_event("DEVICE_DELETED").get("device") != name:
+            pass
+
+    def plug(self, name):
+        self.control("device_add", **self.devices[name].device(name))
+
+
+def wait_until(condition, deadline_s=COMMAND_DEADLINE_S, what="the condition"):
+    """Polls until the condition is true; returns its value."""
+    deadline = time.monotonic() + deadline_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {deadline_s} s")
+        time.sleep(0.05)

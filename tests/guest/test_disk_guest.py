@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Debian's unmodified kernel does verified disk I/O through sluiced, on every kind of ring."""
+
+import hashlib
+import os
+import pathlib
+import tempfile
+import unittest
+
+from daemon import Daemon
+from guest import Disk, Guest, wait_until
+
+MIB = 1 << 20
+N_ROUNDS = 3  # that each writer of a load must get done
+F_RING_PACKED = 34  # VIRTIO 1.3, 6
+
+
+def make_image(path, size, fill=0):
+    """A sparse file that starts with @fill random bytes; returns them."""
+    content = os.urandom(fill)
+    with open(path, "wb") as file:
+        file.write(content)
+        file.truncate(size)
+    return content
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+class Host(unittest.TestCase):
+    """A folder with one sluiced and some guests, set up once for the class."""
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory(prefix="sluice-guest-")
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+
+    @classmethod
+    def serve(cls, *lines):
+        cls.daemon = Daemon(cls.folder, lines)
+        cls.addClassCleanup(cls.daemon.close)
+        cls.daemon.start()
+
+    @classmethod
+    def boot(cls, name, devices, **options):
+        guest = Guest(cls.folder, name, devices, **options)
+        cls.addClassCleanup(guest.stop)
+        guest.start()
+        return guest
+
+    def assert_healthy(self, guest):
+        self.assertEqual(guest.run("complaints"), "")
+
+    def run_load(self, guest, folder, writers, disturb):
+        """A verified load that goes on before, during and after disturb()."""
+        guest.run(f"load_start {folder} {writers}")
+
+        def more_rounds():
+            before = int(guest.run("load_rounds"))
+            wait_until(lambda: int(guest.run("load_rounds")) >= before + N_ROUNDS, what="the load goes on")
+
+        more_rounds()
+        disturb()
+        more_rounds()
+        guest.run("load_stop")
+
+
+class OneGuest:
+    """Each test of it runs on each of the layouts and numbers of queues below."""
+
+    queues = 1
+    packed = False
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        f = cls.folder
+        make_image(f / "main.img", 256 * MIB)
+        cls.fixed = make_image(f / "fixed.img", 8 * MIB, fill=8 * MIB)
+        make_image(f / "raw.img", 3 * MIB + 512)
+        cls.serve(
+            f"disk main socket={f}/main.sock file={f}/main.img queues={cls.queues} serial=first-disk",
+            f"disk fixed socket={f}/fixed.sock file={f}/fixed.img read-only serial=0123456789abcdefghij",
+            f"disk raw socket={f}/raw.sock file={f}/raw.img queues={cls.queues}",
+        )
+        disks = [
+            Disk(f"{f}/main.sock", cls.queues, cls.packed),
+            Disk(f"{f}/fixed.sock", 1, cls.packed),
+            Disk(f"{f}/raw.sock", cls.queues, cls.packed),
+        ]
+        cls.guest = cls.boot("guest", disks, cpus=cls.queues)
+
+    def setUp(self):
+        self.guest.run("dmesg -c >/tmp/old-messages")
+
+    def tearDown(self):
+        self.guest.run("! grep -q ' /mnt ' /proc/mounts || umount /mnt")
+        self.assert_healthy(self.guest)
+
+    def mount_new(self):
+        self.guest.run("mkfs.ext4 -q /dev/vda && mount -t ext4 /dev/vda /mnt")
+
+    def test_guest_sees_the_line(self):
+        """Capacity, serial number, queues and ring layout are those that were asked for."""
+        guest = self.guest
+        disks = ("vda", "vdb", "vdc")
+        self.assertEqual(
+            [guest.run(f"blockdev --getsize64 /dev/{d}") for d in disks],
+            [str(256 * MIB), str(8 * MIB), str(3 * MIB + 512)],
+        )
+        self.assertEqual(
+            [guest.run(f"cat /sys/block/{d}/serial") for d in disks[:2]],
+            ["first-disk", "0123456789abcdefghij"],
+        )
+        self.assertEqual([guest.run(f"cat /sys/block/{d}/ro") for d in disks], ["0", "1", "0"])
+        self.assertEqual(guest.run("cat /sys/block/vda/queue/logical_block_size"), "512")
+        self.assertEqual(guest.run("cat /sys/block/vda/queue/write_cache"), "write back")
+        self.assertEqual(guest.run("ls /sys/block/vda/mq | wc -l"), str(self.queues))
+        features = guest.run("cat /sys/block/vda/device/features")
+        self.assertEqual(features[F_RING_PACKED], "1" if self.packed else "0")
+
+    def test_file_system_survives_a_reboot(self):
+        guest = self.guest
+        self.mount_new()
+        guest.run("make_files /mnt/files")
+        sums = guest.run("sums /mnt/files")
+        guest.run("forget")
+        self.assertEqual(guest.run("sums /mnt/files"), sums)
+        guest.run("sync")
+        self.assert_healthy(guest)
+        guest.reboot()
+        guest.run("mount -t ext4 /dev/vda /mnt")
+        self.assertEqual(guest.run("sums /mnt/files"), sums)
+
+    def test_bytes_are_where_the_host_sees_them(self):
+        """What the guest reads is the image; what it writes is in the image, and nowhere else."""
+        guest = self.guest
+        read = guest.run("dd if=/dev/vdb bs=64k iflag=direct status=none | sha256sum")
+        self.assertEqual(read.split()[0], sha256(self.fixed))
+        guest.run("dd if=/dev/vdb of=/dev/vdc bs=4k skip=100 seek=7 count=300 oflag=direct status=none && sync")
+        # The last sector of a disk whose size is no multiple of a page.
+        guest.run("dd if=/dev/vdb of=/dev/vdc bs=512 count=1 seek=6144 oflag=direct status=none && sync")
+        raw = (self.folder / "raw.img").read_bytes()
+        expected = bytearray(3 * MIB + 512)
+        expected[7 * 4096 : 307 * 4096] = self.fixed[100 * 4096 : 400 * 4096]
+        expected[3 * MIB :] = self.fixed[:512]
+        self.assertEqual(sha256(raw), sha256(expected))
+
+    def test_read_only_disk_cannot_be_written(self):
+        guest = self.guest
+        status, _ = guest.attempt("dd if=/dev/zero of=/dev/vdb bs=4k count=1 oflag=direct status=none")
+        self.assertNotEqual(status, 0)
+        read = guest.run("dd if=/dev/vdb bs=64k iflag=direct status=none | sha256sum")
+        self.assertEqual(read.split()[0], sha256(self.fixed))
+
+    def test_restart_under_load(self):
+        """SIGTERM and a new sluiced on the same sockets: the guest only sees a pause."""
+        self.mount_new()
+        self.guest.run("make_files /mnt/files")
+        sums = self.guest.run("sums /mnt/files")
+
+        def restart():
+            self.daemon.stop()
+            self.daemon.start()
+
+        self.run_load(self.guest, "/mnt", writers=4, disturb=restart)
+        self.guest.run("forget")
+        self.assertEqual(self.guest.run("sums /mnt/files"), sums)
+
+    def test_unplug_and_plug(self):
+        guest = self.guest
+        guest.unplug("disk2")
+        guest.run("! [ -e /sys/block/vdb ]")
+        guest.plug("disk2")
+        wait_until(lambda: guest.attempt("[ -b /dev/vdb ]")[0] == 0, what="the disk is back")
+        read = guest.run("dd if=/dev/vdb bs=64k iflag=direct status=none | sha256sum")
+        self.assertEqual(read.split()[0], sha256(self.fixed))
+
+
+class Classic1(OneGuest, Host):
+    pass
+
+
+class Classic4(OneGuest, Host):
+    queues = 4
+
+
+class Packed1(OneGuest, Host):
+    packed = True
+
+
+class Packed4(OneGuest, Host):
+    queues = 4
+    packed = True
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
