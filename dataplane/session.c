@@ -3,9 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 bool session_run(struct session *s, unsigned budget)
@@ -55,6 +59,29 @@ int session_open(struct session **out, int fd, struct device *d, const struct se
     }
     *out = s;
     return 0;
+}
+
+static uint64_t clock_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+void session_warn(struct session *s, const char *format, ...)
+{
+    const char *type = s->device->type->line.type, *name = s->device->name;
+    char text[ERROR_TEXT_MAX];
+    uint32_t n_swallowed;
+    if (!log_allowed(&s->log_limit, clock_ms(), &n_swallowed))
+        return;
+    if (n_swallowed)
+        log_warning("%s %s: %" PRIu32 " lines were not shown", type, name, n_swallowed);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    log_warning("%s %s: %s", type, name, text);
 }
 
 static void dispose(struct session *s)
@@ -134,7 +161,7 @@ void session_check(struct session *s, uint64_t now_ms)
     if (s->state != SESSION_OPEN)
         return;
     for (unsigned i = 0; i < s->device->n_queues; i++)
-        session_queue_check(s, &s->queues[i], now_ms);
+        session_queue_check(s, &s->queues[i]);
     const char *truncated = find_truncated(s);
     if (truncated)
         session_close(s, truncated);

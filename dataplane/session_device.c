@@ -203,6 +203,5 @@ void session_config_changed(struct session *s)
     if (s->backend_fd < 0 || !session_has_protocol(s, VHOST_USER_PROTOCOL_F_CONFIG))
         return;
     if (message_send(s->backend_fd, &header, NULL, -1, &e))
-        log_warning("%s %s: the front end was not told of the change: %s",
-                    s->device->type->line.type, s->device->name, e.text);
+        session_warn(s, "the front end was not told of the change: %s", e.text);
 }

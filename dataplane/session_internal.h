@@ -91,7 +91,7 @@ struct session {
     struct dirty *log, *next_log, *old_log;
     struct session_inflight inflight;
 
-    struct log_limit fault_limit;
+    struct log_limit log_limit;
     struct session_queue queues[]; // device->n_queues
 };
 
@@ -99,6 +99,8 @@ typedef int session_handler(struct session *s, struct message *m, struct error *
 
 // ---- session.c ---------------------------------------------------------------------------
 
+// A line about this session, unless there were too many.
+void session_warn(struct session *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 // The session is closing and not busy: take every queue back, then free what it holds.
 void session_shut(struct session *s);
 
@@ -129,7 +131,7 @@ void session_queue_stop(struct session_queue *sq);
 void session_queue_reset(struct session_queue *sq);
 void session_queue_close_fds(struct session_queue *sq);
 // Report a fault of its ring, once.
-void session_queue_check(struct session *s, struct session_queue *sq, uint64_t now_ms);
+void session_queue_check(struct session *s, struct session_queue *sq);
 
 session_handler session_set_vring_num, session_set_vring_addr, session_set_vring_base,
     session_get_vring_base, session_set_vring_kick, session_set_vring_call, session_set_vring_err,

@@ -173,8 +173,7 @@ void session_complete(struct session *s)
         return;
     }
     if (s->result)
-        log_warning("%s %s: %s: %s", s->device->type->line.type, s->device->name, r->name,
-                    s->error.text);
+        session_warn(s, "%s: %s", r->name, s->error.text);
     if (is_fatal(s))
         session_close(s, "the front end's last request cannot be followed");
     else if (sent)

@@ -83,7 +83,7 @@ static void signal_error(const struct session_queue *sq)
     (void)n;
 }
 
-void session_queue_check(struct session *s, struct session_queue *sq, uint64_t now_ms)
+void session_queue_check(struct session *s, struct session_queue *sq)
 {
     if (!sq->is_attached)
         return;
@@ -93,14 +93,8 @@ void session_queue_check(struct session *s, struct session_queue *sq, uint64_t n
         return;
     sq->fault_seen = (uint8_t)fault;
     signal_error(sq);
-    uint32_t swallowed;
-    if (!log_allowed(&s->fault_limit, now_ms, &swallowed))
-        return;
-    if (swallowed)
-        log_warning("%s %s: %" PRIu32 " faults of rings were not shown", s->device->type->line.type,
-                    s->device->name, swallowed);
-    log_warning("%s %s: queue %u stopped: %s (0x%" PRIx64 ")", s->device->type->line.type,
-                s->device->name, sq->queue->index, ring_fault_name(fault), detail);
+    session_warn(s, "queue %u stopped: %s (0x%" PRIx64 ")", sq->queue->index,
+                 ring_fault_name(fault), detail);
 }
 
 void session_describe_queue(const struct session *s, unsigned index,
