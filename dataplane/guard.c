@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 // The handler reads slots while control rewrites them, so each has a generation, odd during a
@@ -46,9 +47,9 @@ static bool slot_repair(struct slot *s, uintptr_t addr)
     if (addr - start >= bytes || generation % 2 != 0 ||
         generation != atomic_load_explicit(&s->generation, memory_order_relaxed))
         return false;
-    void *at = mmap((void *)start, bytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    if (at == MAP_FAILED)
+    // The bare call: the sanitizers' mmap() does more than a signal handler may.
+    if (syscall(SYS_mmap, start, bytes, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1L, 0L) == -1)
         return false;
     atomic_store_explicit(failed, true, memory_order_release);
     return true;
@@ -72,7 +73,7 @@ static void tell_control(void)
     (void)n;
 }
 
-// Only asynchronous signal-safe calls from here on down: mmap, write, signal, raise.
+// Only asynchronous signal-safe calls from here on down: mmap as above, write, signal, raise.
 static void handle_sigbus(int number, siginfo_t *info, void *context)
 {
     (void)context;
@@ -91,22 +92,15 @@ static void handle_sigbus(int number, siginfo_t *info, void *context)
 
 int guard_install(void)
 {
-    if (guard_event_fd() >= 0)
-        return 0;
-    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    atomic_store_explicit(&event_fd, fd, memory_order_relaxed);
-
+    if (guard_event_fd() < 0) {
+        int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        if (fd < 0)
+            return -errno;
+        atomic_store_explicit(&event_fd, fd, memory_order_relaxed);
+    }
     struct sigaction action = {.sa_sigaction = handle_sigbus, .sa_flags = SA_SIGINFO | SA_RESTART};
     sigemptyset(&action.sa_mask);
-    if (sigaction(SIGBUS, &action, NULL) < 0) {
-        int code = errno;
-        atomic_store_explicit(&event_fd, -1, memory_order_relaxed);
-        close(fd);
-        return -code;
-    }
-    return 0;
+    return sigaction(SIGBUS, &action, NULL) < 0 ? -errno : 0;
 }
 
 int guard_event_fd(void)

@@ -17,7 +17,8 @@
 
 #define GUARD_MAX 16384 // mappings guarded at once, in the whole process
 
-// [C] Install the SIGBUS handler, once in a process. 0 or -errno.
+// [C] Install the SIGBUS handler; again after someone else (cmocka, at each test) took the signal.
+// 0 or -errno.
 int guard_install(void);
 
 // [C] An eventfd that becomes readable each time the handler failed a mapping; -1 before
