@@ -28,8 +28,6 @@ static bool is_same_desc(const struct mem_desc *a, const struct mem_desc *b)
 static int check_desc(const struct mem_desc *d, struct error *e)
 {
     uint64_t end;
-    if (d->size == 0)
-        return error_set(e, EINVAL, "memory region 0x%" PRIx64 ": its size is 0", d->guest_addr);
     if (__builtin_add_overflow(d->guest_addr, d->size, &end) ||
         __builtin_add_overflow(d->user_addr, d->size, &end) ||
         __builtin_add_overflow(d->mmap_offset, d->size, &end))
