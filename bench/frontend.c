@@ -19,27 +19,28 @@
 
 // ---- messages ----------------------------------------------------------------------------
 
-static int receive_answer(struct frontend *f, uint32_t request, struct message *m, struct error *e)
+static int receive_answer(struct frontend *f, uint32_t request, struct wire_message *m,
+                          struct error *e)
 {
-    int rc = message_receive(f->fd, m, e);
+    int rc = wire_receive(f->fd, m, e);
     if (rc == -ETIMEDOUT)
         return error_set(e, ETIMEDOUT, "the back end did not answer %s in time",
-                         message_name(request));
+                         wire_name(request));
     if (rc < 0)
         return rc;
     if (m->request == request && m->flags == ANSWER_FLAGS)
         return 0;
-    message_close_fds(m);
-    return error_set(e, EPROTO, "%s was answered by request %u, flags %#x", message_name(request),
+    wire_close_fds(m);
+    return error_set(e, EPROTO, "%s was answered by request %u, flags %#x", wire_name(request),
                      m->request, m->flags);
 }
 
-int frontend_request(struct frontend *f, struct message *m, struct error *e)
+int frontend_request(struct frontend *f, struct wire_message *m, struct error *e)
 {
     bool needs_ack = f->protocol_features & VIRTIO_BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK);
     uint32_t request = m->request;
     m->flags = VHOST_USER_VERSION | (needs_ack ? VHOST_USER_NEED_REPLY : 0);
-    int rc = message_send(f->fd, m, e);
+    int rc = wire_send(f->fd, m, e);
     m->n_fds = 0;
     if (rc < 0 || !needs_ack)
         return rc;
@@ -47,34 +48,34 @@ int frontend_request(struct frontend *f, struct message *m, struct error *e)
     if (rc < 0)
         return rc;
     if (m->bytes != sizeof m->payload.u64)
-        return error_set(e, EPROTO, "%s was acknowledged with %u bytes", message_name(request),
+        return error_set(e, EPROTO, "%s was acknowledged with %u bytes", wire_name(request),
                          m->bytes);
     if (m->payload.u64)
-        return error_set(e, EPROTO, "the back end refused %s", message_name(request));
+        return error_set(e, EPROTO, "the back end refused %s", wire_name(request));
     return 0;
 }
 
-int frontend_query(struct frontend *f, struct message *m, struct error *e)
+int frontend_query(struct frontend *f, struct wire_message *m, struct error *e)
 {
     uint32_t request = m->request;
     m->flags = VHOST_USER_VERSION;
-    int rc = message_send(f->fd, m, e);
+    int rc = wire_send(f->fd, m, e);
     m->n_fds = 0;
     return rc < 0 ? rc : receive_answer(f, request, m, e);
 }
 
 int frontend_set_u64(struct frontend *f, uint32_t request, uint64_t value, struct error *e)
 {
-    struct message m = {.request = request, .bytes = sizeof value, .payload.u64 = value};
+    struct wire_message m = {.request = request, .bytes = sizeof value, .payload.u64 = value};
     return frontend_request(f, &m, e);
 }
 
 int frontend_get_u64(struct frontend *f, uint32_t request, uint64_t *value, struct error *e)
 {
-    struct message m = {.request = request};
+    struct wire_message m = {.request = request};
     int rc = frontend_query(f, &m, e);
     if (rc == 0 && m.bytes != sizeof *value)
-        rc = error_set(e, EPROTO, "%s was answered with %u bytes", message_name(request), m.bytes);
+        rc = error_set(e, EPROTO, "%s was answered with %u bytes", wire_name(request), m.bytes);
     if (rc == 0)
         *value = m.payload.u64;
     return rc;
@@ -167,7 +168,8 @@ static int open_channel(struct frontend *f, struct error *e)
     close_fd(&f->channel_fd);
     f->channel_fd = pair[0];
     limit_waits(f->channel_fd);
-    struct message m = {.request = VHOST_USER_SET_BACKEND_REQ_FD, .n_fds = 1, .fds = {pair[1]}};
+    struct wire_message m = {
+        .request = VHOST_USER_SET_BACKEND_REQ_FD, .n_fds = 1, .fds = {pair[1]}};
     int rc = frontend_request(f, &m, e);
     close(pair[1]);
     return rc;
@@ -202,7 +204,7 @@ int frontend_negotiate(struct frontend *f, uint64_t features, uint64_t protocol,
     f->protocol_features = 0;
     f->n_queues = 1;
     f->n_slots = VHOST_USER_TABLE_MAX;
-    struct message owner = {.request = VHOST_USER_SET_OWNER};
+    struct wire_message owner = {.request = VHOST_USER_SET_OWNER};
     int rc = frontend_request(f, &owner, e);
     if (rc == 0)
         rc = frontend_get_u64(f, VHOST_USER_GET_FEATURES, &f->offered, e);
@@ -250,22 +252,22 @@ int frontend_poll_channel(struct frontend *f, struct error *e)
     struct pollfd p = {.fd = f->channel_fd, .events = POLLIN};
     if (f->channel_fd < 0 || poll(&p, 1, 0) <= 0)
         return 0;
-    struct message m;
-    int rc = message_receive(f->channel_fd, &m, e);
+    struct wire_message m;
+    int rc = wire_receive(f->channel_fd, &m, e);
     if (rc < 0)
         return rc;
-    message_close_fds(&m);
+    wire_close_fds(&m);
     if (!(m.flags & VHOST_USER_NEED_REPLY))
         return (int)m.request;
-    struct message answer = {
+    struct wire_message answer = {
         .request = m.request, .flags = ANSWER_FLAGS, .bytes = sizeof answer.payload.u64};
-    rc = message_send(f->channel_fd, &answer, e);
+    rc = wire_send(f->channel_fd, &answer, e);
     return rc < 0 ? rc : (int)m.request;
 }
 
 // ---- config space and status -------------------------------------------------------------
 
-static int put_config(struct message *m, uint32_t offset, uint32_t bytes, struct error *e)
+static int put_config(struct wire_message *m, uint32_t offset, uint32_t bytes, struct error *e)
 {
     if (bytes > VHOST_USER_CONFIG_MAX)
         return error_set(e, EINVAL, "config space in pieces of at most %u bytes, not %u",
@@ -279,7 +281,7 @@ static int put_config(struct message *m, uint32_t offset, uint32_t bytes, struct
 int frontend_get_config(struct frontend *f, uint32_t offset, void *data, uint32_t bytes,
                         struct error *e)
 {
-    struct message m = {.request = VHOST_USER_GET_CONFIG};
+    struct wire_message m = {.request = VHOST_USER_GET_CONFIG};
     int rc = put_config(&m, offset, bytes, e);
     if (rc == 0)
         rc = frontend_query(f, &m, e);
@@ -295,7 +297,7 @@ int frontend_get_config(struct frontend *f, uint32_t offset, void *data, uint32_
 int frontend_set_config(struct frontend *f, uint32_t offset, const void *data, uint32_t bytes,
                         struct error *e)
 {
-    struct message m = {.request = VHOST_USER_SET_CONFIG};
+    struct wire_message m = {.request = VHOST_USER_SET_CONFIG};
     int rc = put_config(&m, offset, bytes, e);
     if (rc < 0)
         return rc;
@@ -320,6 +322,6 @@ int frontend_reset(struct frontend *f, struct error *e)
 {
     for (unsigned i = 0; i < FRONTEND_RINGS_MAX; i++)
         f->rings[i].driver = NULL;
-    struct message m = {.request = VHOST_USER_RESET_DEVICE};
+    struct wire_message m = {.request = VHOST_USER_RESET_DEVICE};
     return frontend_request(f, &m, e);
 }

@@ -13,7 +13,7 @@
 
 #include "bench/driver.h"
 #include "bench/guest.h"
-#include "bench/message.h"
+#include "bench/wire.h"
 
 #define FRONTEND_RINGS_MAX  256 // rings are numbered in 8 bits
 #define FRONTEND_TIMEOUT_MS 20000
@@ -96,9 +96,9 @@ int frontend_poll_channel(struct frontend *f, struct error *e);
 // ---- single messages, for tests ----------------------------------------------------------
 
 // Send @m and, if REPLY_ACK was negotiated, wait for its acknowledgement; a refusal is -EPROTO.
-int frontend_request(struct frontend *f, struct message *m, struct error *e);
+int frontend_request(struct frontend *f, struct wire_message *m, struct error *e);
 // Send @m and receive its answer in place of it.
-int frontend_query(struct frontend *f, struct message *m, struct error *e);
+int frontend_query(struct frontend *f, struct wire_message *m, struct error *e);
 
 int frontend_set_u64(struct frontend *f, uint32_t request, uint64_t value, struct error *e);
 int frontend_get_u64(struct frontend *f, uint32_t request, uint64_t *value, struct error *e);

@@ -20,11 +20,11 @@ static int send_region(struct frontend *f, uint32_t request, unsigned region, bo
                        struct error *e)
 {
     const struct guest_region *r = &f->guest->regions[region];
-    struct message m = {.request = request,
-                        .bytes = sizeof m.payload.region,
-                        .payload.region.region = describe(r),
-                        .n_fds = with_fd,
-                        .fds = {r->fd}};
+    struct wire_message m = {.request = request,
+                             .bytes = sizeof m.payload.region,
+                             .payload.region.region = describe(r),
+                             .n_fds = with_fd,
+                             .fds = {r->fd}};
     return frontend_request(f, &m, e);
 }
 
@@ -41,7 +41,7 @@ int frontend_remove_region(struct frontend *f, unsigned region, struct error *e)
 static int send_table(struct frontend *f, struct error *e)
 {
     const struct guest *g = f->guest;
-    struct message m = {.request = VHOST_USER_SET_MEM_TABLE};
+    struct wire_message m = {.request = VHOST_USER_SET_MEM_TABLE};
     if (g->n_regions > VHOST_USER_TABLE_MAX)
         return error_set(e, EINVAL, "a memory table has %u regions, the guest has %u",
                          VHOST_USER_TABLE_MAX, g->n_regions);
@@ -73,17 +73,17 @@ int frontend_share_memory(struct frontend *f, struct error *e)
 
 int frontend_send_inflight(struct frontend *f, struct error *e)
 {
-    struct message m = {.request = VHOST_USER_SET_INFLIGHT_FD,
-                        .bytes = sizeof m.payload.inflight,
-                        .payload.inflight = f->inflight,
-                        .n_fds = 1,
-                        .fds = {f->inflight_fd}};
+    struct wire_message m = {.request = VHOST_USER_SET_INFLIGHT_FD,
+                             .bytes = sizeof m.payload.inflight,
+                             .payload.inflight = f->inflight,
+                             .n_fds = 1,
+                             .fds = {f->inflight_fd}};
     return frontend_request(f, &m, e);
 }
 
 int frontend_open_inflight(struct frontend *f, unsigned n_queues, unsigned size, struct error *e)
 {
-    struct message m = {
+    struct wire_message m = {
         .request = VHOST_USER_GET_INFLIGHT_FD,
         .bytes = sizeof m.payload.inflight,
         .payload.inflight = {.num_queues = (uint16_t)n_queues, .queue_size = (uint16_t)size}};
@@ -93,7 +93,7 @@ int frontend_open_inflight(struct frontend *f, unsigned n_queues, unsigned size,
     if (m.bytes < VHOST_USER_INFLIGHT_BYTES || m.n_fds != 1 || !m.payload.inflight.mmap_size) {
         rc = error_set(e, EPROTO, "GET_INFLIGHT_FD was answered with %u bytes, %u descriptors",
                        m.bytes, m.n_fds);
-        message_close_fds(&m);
+        wire_close_fds(&m);
         return rc;
     }
     if (f->inflight_fd >= 0)
@@ -125,11 +125,11 @@ static int log_open(struct frontend *f, struct error *e)
 // With LOG_SHMFD this request has an answer, whatever its payload.
 int frontend_send_log(struct frontend *f, struct error *e)
 {
-    struct message m = {.request = VHOST_USER_SET_LOG_BASE,
-                        .bytes = sizeof m.payload.log,
-                        .payload.log.size = f->log_bytes,
-                        .n_fds = 1,
-                        .fds = {f->log_fd}};
+    struct wire_message m = {.request = VHOST_USER_SET_LOG_BASE,
+                             .bytes = sizeof m.payload.log,
+                             .payload.log.size = f->log_bytes,
+                             .n_fds = 1,
+                             .fds = {f->log_fd}};
     return frontend_query(f, &m, e);
 }
 

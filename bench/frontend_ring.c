@@ -11,7 +11,7 @@
 int frontend_set_ring(struct frontend *f, uint32_t request, uint32_t index, uint32_t value,
                       struct error *e)
 {
-    struct message m = {
+    struct wire_message m = {
         .request = request, .bytes = sizeof m.payload.state, .payload.state = {index, value}};
     return frontend_request(f, &m, e);
 }
@@ -19,11 +19,11 @@ int frontend_set_ring(struct frontend *f, uint32_t request, uint32_t index, uint
 int frontend_set_ring_fd(struct frontend *f, uint32_t request, unsigned index, int fd,
                          struct error *e)
 {
-    struct message m = {.request = request,
-                        .bytes = sizeof m.payload.u64,
-                        .payload.u64 = index | (fd < 0 ? VHOST_USER_VRING_NOFD : 0),
-                        .n_fds = fd >= 0,
-                        .fds = {fd}};
+    struct wire_message m = {.request = request,
+                             .bytes = sizeof m.payload.u64,
+                             .payload.u64 = index | (fd < 0 ? VHOST_USER_VRING_NOFD : 0),
+                             .n_fds = fd >= 0,
+                             .fds = {fd}};
     return frontend_request(f, &m, e);
 }
 
@@ -34,7 +34,7 @@ int frontend_set_ring_addr(struct frontend *f, unsigned index, const struct driv
 {
     struct driver_areas a;
     driver_describe(d, &a);
-    struct message m = {.request = VHOST_USER_SET_VRING_ADDR, .bytes = sizeof m.payload.addr};
+    struct wire_message m = {.request = VHOST_USER_SET_VRING_ADDR, .bytes = sizeof m.payload.addr};
     m.payload.addr = (struct vhost_user_vring_addr){
         .index = index,
         .flags = f->is_logging,
@@ -90,9 +90,9 @@ int frontend_stop_ring(struct frontend *f, unsigned index, uint32_t *base, struc
     int rc = frontend_enable_ring(f, index, false, e);
     if (rc < 0)
         return rc;
-    struct message m = {.request = VHOST_USER_GET_VRING_BASE,
-                        .bytes = sizeof m.payload.state,
-                        .payload.state = {index, 0}};
+    struct wire_message m = {.request = VHOST_USER_GET_VRING_BASE,
+                             .bytes = sizeof m.payload.state,
+                             .payload.state = {index, 0}};
     rc = frontend_query(f, &m, e);
     if (rc < 0)
         return rc;

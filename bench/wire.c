@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "bench/message.h"
+#include "bench/wire.h"
 
 #include <errno.h>
 #include <string.h>
@@ -40,13 +40,13 @@ static const char *const names[] = {
     NAME(GET_STATUS),
 };
 
-const char *message_name(uint32_t request)
+const char *wire_name(uint32_t request)
 {
     const char *name = request < ARRAY_LEN(names) ? names[request] : NULL;
     return name ? name : "an unnamed request";
 }
 
-int message_send(int fd, const struct message *m, struct error *e)
+int wire_send(int fd, const struct wire_message *m, struct error *e)
 {
     struct vhost_user_header header = {m->request, m->flags, m->bytes};
     struct iovec iov[2] = {{&header, sizeof header}, {(void *)&m->payload, m->bytes}};
@@ -68,10 +68,10 @@ int message_send(int fd, const struct message *m, struct error *e)
     if (n == (ssize_t)(sizeof header + m->bytes))
         return 0;
     int code = n < 0 ? errno : EPIPE;
-    return error_set(e, code, "cannot send %s: %s", message_name(m->request), strerror(code));
+    return error_set(e, code, "cannot send %s: %s", wire_name(m->request), strerror(code));
 }
 
-static void take_fds(struct message *m, struct msghdr *h)
+static void take_fds(struct wire_message *m, struct msghdr *h)
 {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
@@ -81,7 +81,7 @@ static void take_fds(struct message *m, struct msghdr *h)
     }
 }
 
-static int read_all(int fd, void *to, size_t bytes, struct message *m, struct error *e)
+static int read_all(int fd, void *to, size_t bytes, struct wire_message *m, struct error *e)
 {
     for (size_t done = 0; done < bytes;) {
         _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof m->fds)];
@@ -106,7 +106,7 @@ static int read_all(int fd, void *to, size_t bytes, struct message *m, struct er
     return 0;
 }
 
-int message_receive(int fd, struct message *m, struct error *e)
+int wire_receive(int fd, struct wire_message *m, struct error *e)
 {
     struct vhost_user_header header;
     m->n_fds = 0;
@@ -116,7 +116,7 @@ int message_receive(int fd, struct message *m, struct error *e)
     if (rc == 0)
         rc = read_all(fd, &m->payload, header.size, m, e);
     if (rc < 0) {
-        message_close_fds(m);
+        wire_close_fds(m);
         return rc;
     }
     m->request = header.request;
@@ -125,7 +125,7 @@ int message_receive(int fd, struct message *m, struct error *e)
     return 0;
 }
 
-void message_close_fds(struct message *m)
+void wire_close_fds(struct wire_message *m)
 {
     for (unsigned i = 0; i < m->n_fds; i++)
         close(m->fds[i]);

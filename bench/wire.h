@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// message.h - one vhost-user message on a socket, as the front end sends and receives it.
+// wire.h - one vhost-user message on a socket, as the front end sends and receives it.
 //
 // Threads  one thread a socket.
 // Memory   received descriptors belong to the caller.
@@ -10,25 +10,25 @@
 #include "dataplane/error.h"
 #include "dataplane/vhost_user.h"
 
-#define MESSAGE_FDS_MAX 8
+#define WIRE_FDS_MAX 8
 
-struct message {
+struct wire_message {
     uint32_t request;
     uint32_t flags;
     uint32_t bytes; // of payload
     union vhost_user_payload payload;
     unsigned n_fds;
-    int fds[MESSAGE_FDS_MAX];
+    int fds[WIRE_FDS_MAX];
 };
 
 // "SET_VRING_NUM", for sentences.
-const char *message_name(uint32_t request);
+const char *wire_name(uint32_t request);
 
 // Send @m with its flags as they are. 0, or -errno with the sentence.
-int message_send(int fd, const struct message *m, struct error *e);
+int wire_send(int fd, const struct wire_message *m, struct error *e);
 
 // Receive one whole message. 0; -ETIMEDOUT if the socket's time limit passes, -ECONNRESET if
 // the peer closed, else another -errno.
-int message_receive(int fd, struct message *m, struct error *e);
+int wire_receive(int fd, struct wire_message *m, struct error *e);
 
-void message_close_fds(struct message *m);
+void wire_close_fds(struct wire_message *m);
