@@ -14,13 +14,13 @@
 
 // ---- the device and the host -------------------------------------------------------------
 
-static void note(struct rig *r, const char *what, unsigned index)
+static void note(struct front *r, const char *what, unsigned index)
 {
     size_t n = strlen(r->events);
     snprintf(r->events + n, sizeof(r->events) - n, "%s%s %u", n ? ", " : "", what, index);
 }
 
-const char *rig_events(struct rig *r)
+const char *front_events(struct front *r)
 {
     static char copy[sizeof(r->events)];
     memcpy(copy, r->events, sizeof(copy));
@@ -28,22 +28,22 @@ const char *rig_events(struct rig *r)
     return copy;
 }
 
-static struct rig *rig_of(const struct queue *q)
+static struct front *front_of(const struct queue *q)
 {
     return q->device->priv;
 }
 
 static int toy_start(struct queue *q, struct error *e)
 {
-    if (rig_of(q)->start_fails)
+    if (front_of(q)->start_fails)
         return error_set(e, ENOMEM, "the toy is out of memory");
-    note(rig_of(q), "start", q->index);
+    note(front_of(q), "start", q->index);
     return 0;
 }
 
 static void toy_stop(struct queue *q)
 {
-    note(rig_of(q), "stop", q->index);
+    note(front_of(q), "stop", q->index);
 }
 
 static int toy_config_write(struct device *d, uint32_t offset, const void *data, uint32_t bytes)
@@ -52,52 +52,52 @@ static int toy_config_write(struct device *d, uint32_t offset, const void *data,
     return 0;
 }
 
-static void ask(struct rig *r, const char *what, struct rig_request request)
+static void ask(struct front *r, const char *what, struct front_asked request)
 {
     note(r, what, request.queue->index);
-    assert_true(r->n_asked < RIG_EVENTS_MAX);
+    assert_true(r->n_asked < FRONT_EVENTS_MAX);
     r->asked[r->n_asked++] = request;
     if (!r->is_slow)
-        rig_answer(r);
+        front_answer(r);
 }
 
 static void host_attach(void *context, struct queue *q)
 {
-    ask(context, "attach", (struct rig_request){.queue = q});
+    ask(context, "attach", (struct front_asked){.queue = q});
 }
 
 static void host_detach(void *context, struct queue *q)
 {
-    ask(context, "detach", (struct rig_request){.queue = q});
+    ask(context, "detach", (struct front_asked){.queue = q});
 }
 
 static void host_call(void *context, struct queue *q, void (*fn)(struct queue *q, void *argument),
                       void *argument)
 {
-    ask(context, "call", (struct rig_request){.queue = q, .fn = fn, .argument = argument});
+    ask(context, "call", (struct front_asked){.queue = q, .fn = fn, .argument = argument});
 }
 
 static const struct session_host host = {host_attach, host_detach, host_call};
 
-void rig_answer(struct rig *r)
+void front_answer(struct front *r)
 {
     assert_true(r->n_asked > 0);
-    struct rig_request first = r->asked[0];
+    struct front_asked first = r->asked[0];
     memmove(&r->asked[0], &r->asked[1], --r->n_asked * sizeof(r->asked[0]));
     if (first.fn)
         first.fn(first.queue, first.argument);
     session_acknowledge(r->session);
 }
 
-void rig_answer_all(struct rig *r)
+void front_answer_all(struct front *r)
 {
     while (r->n_asked)
-        rig_answer(r);
+        front_answer(r);
 }
 
 // ---- life --------------------------------------------------------------------------------
 
-int rig_memfd(uint64_t bytes)
+int front_memfd(uint64_t bytes)
 {
     int fd = memfd_create("rig", MFD_CLOEXEC);
     assert_true(fd >= 0);
@@ -105,34 +105,34 @@ int rig_memfd(uint64_t bytes)
     return fd;
 }
 
-void rig_reopen(struct rig *r)
+void front_reopen(struct front *r)
 {
     int pair[2];
     struct error e;
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
     check_ok(session_open(&r->session, pair[1], &r->device, &host, r, &e), &e);
-    r->front = pair[0];
+    r->socket = pair[0];
 }
 
-void rig_open(struct rig *r)
+void front_open(struct front *r)
 {
     log_set_level(
-        LOG_LEVEL_ERROR); // what the session says of the peer is seen with rig_log_begin()
-    *r = (struct rig){.type = {.line = {.type = "toy"},
-                               .queue_start = toy_start,
-                               .queue_stop = toy_stop,
-                               .config_write = toy_config_write}};
+        LOG_LEVEL_ERROR); // what the session says of the peer is seen with front_log_begin()
+    *r = (struct front){.type = {.line = {.type = "toy"},
+                                 .queue_start = toy_start,
+                                 .queue_stop = toy_stop,
+                                 .config_write = toy_config_write}};
     r->device = (struct device){.type = &r->type,
                                 .name = "toy0",
                                 .features = VIRTIO_BIT(VIRTIO_BLK_F_FLUSH),
-                                .config_bytes = RIG_CONFIG_BYTES,
-                                .n_queues = RIG_QUEUES,
+                                .config_bytes = FRONT_CONFIG_BYTES,
+                                .n_queues = FRONT_QUEUES,
                                 .priv = r};
-    for (unsigned i = 0; i < RIG_CONFIG_BYTES; i++)
+    for (unsigned i = 0; i < FRONT_CONFIG_BYTES; i++)
         r->device.config[i] = (uint8_t)(i + 1);
-    r->device.queues = calloc(RIG_QUEUES, sizeof(struct queue));
+    r->device.queues = calloc(FRONT_QUEUES, sizeof(struct queue));
     assert_non_null(r->device.queues);
-    for (unsigned i = 0; i < RIG_QUEUES; i++) {
+    for (unsigned i = 0; i < FRONT_QUEUES; i++) {
         struct queue *q = &r->device.queues[i];
         q->device = &r->device;
         q->index = (uint16_t)i;
@@ -141,20 +141,20 @@ void rig_open(struct rig *r)
         r->call[i] = eventfd(0, EFD_CLOEXEC);
         r->err[i] = eventfd(0, EFD_CLOEXEC);
     }
-    r->memory_fd = rig_memfd(RIG_MEMORY_BYTES);
-    rig_reopen(r);
+    r->memory_fd = front_memfd(FRONT_MEMORY_BYTES);
+    front_reopen(r);
 }
 
-void rig_close(struct rig *r)
+void front_close(struct front *r)
 {
     r->is_slow = false;
-    rig_answer_all(r);
+    front_answer_all(r);
     session_close(r->session, NULL);
     assert_int_equal(session_state(r->session), SESSION_CLOSED);
     session_free(r->session);
-    close(r->front);
+    close(r->socket);
     close(r->memory_fd);
-    for (unsigned i = 0; i < RIG_QUEUES; i++) {
+    for (unsigned i = 0; i < FRONT_QUEUES; i++) {
         assert_false(ring_is_started(&r->device.queues[i].ring));
         assert_int_equal(r->device.queues[i].kick_fd, -1);
         assert_int_equal(r->device.queues[i].call_fd, -1);
@@ -165,20 +165,20 @@ void rig_close(struct rig *r)
     free(r->device.queues);
 }
 
-bool rig_is_open(const struct rig *r)
+bool front_is_open(const struct front *r)
 {
     return session_state(r->session) == SESSION_OPEN;
 }
 
-void rig_run(struct rig *r)
+void front_run(struct front *r)
 {
     session_run(r->session, UINT32_MAX);
 }
 
 // ---- messages ----------------------------------------------------------------------------
 
-void rig_send(struct rig *r, uint32_t request, uint32_t flags, const void *payload, size_t bytes,
-              const int fds[], unsigned n_fds)
+void front_send(struct front *r, uint32_t request, uint32_t flags, const void *payload,
+                size_t bytes, const int fds[], unsigned n_fds)
 {
     struct vhost_user_header header = {.request = request, .flags = flags, .size = (uint32_t)bytes};
     struct iovec iov[2] = {{&header, sizeof(header)}, {(void *)(uintptr_t)payload, bytes}};
@@ -194,35 +194,35 @@ void rig_send(struct rig *r, uint32_t request, uint32_t flags, const void *paylo
         c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
         memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
     }
-    assert_int_equal(sendmsg(r->front, &h, MSG_NOSIGNAL), sizeof(header) + bytes);
+    assert_int_equal(sendmsg(r->socket, &h, MSG_NOSIGNAL), sizeof(header) + bytes);
 }
 
-void rig_do(struct rig *r, uint32_t request, const void *payload, size_t bytes, const int fds[],
-            unsigned n_fds)
+void front_do(struct front *r, uint32_t request, const void *payload, size_t bytes, const int fds[],
+              unsigned n_fds)
 {
-    rig_send(r, request, VHOST_USER_VERSION, payload, bytes, fds, n_fds);
-    rig_run(r);
+    front_send(r, request, VHOST_USER_VERSION, payload, bytes, fds, n_fds);
+    front_run(r);
 }
 
-void rig_do_u64(struct rig *r, uint32_t request, uint64_t value)
+void front_do_u64(struct front *r, uint32_t request, uint64_t value)
 {
-    rig_do(r, request, &value, sizeof(value), NULL, 0);
+    front_do(r, request, &value, sizeof(value), NULL, 0);
 }
 
-void rig_do_state(struct rig *r, uint32_t request, uint32_t index, uint32_t num)
+void front_do_state(struct front *r, uint32_t request, uint32_t index, uint32_t num)
 {
     struct vhost_user_vring_state state = {index, num};
-    rig_do(r, request, &state, sizeof(state), NULL, 0);
+    front_do(r, request, &state, sizeof(state), NULL, 0);
 }
 
-bool rig_has_reply(const struct rig *r)
+bool front_has_reply(const struct front *r)
 {
     char byte;
-    return recv(r->front, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+    return recv(r->socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
 }
 
 // A front end may read with one recv() and no MSG_WAITALL, so that is what is done here.
-void rig_reply(struct rig *r, uint32_t request, struct message *m)
+void front_reply(struct front *r, uint32_t request, struct message *m)
 {
     struct {
         struct vhost_user_header header;
@@ -234,7 +234,7 @@ void rig_reply(struct rig *r, uint32_t request, struct message *m)
                        .msg_iovlen = 1,
                        .msg_control = control,
                        .msg_controllen = sizeof(control)};
-    ssize_t n = recvmsg(r->front, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    ssize_t n = recvmsg(r->socket, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     assert_true(n >= (ssize_t)sizeof(wire.header));
     assert_int_equal(wire.header.request, request);
     assert_int_equal(wire.header.flags, 0x5);
@@ -246,90 +246,90 @@ void rig_reply(struct rig *r, uint32_t request, struct message *m)
         memcpy(&m->fds[m->n_fds++], CMSG_DATA(c), sizeof(int));
 }
 
-static uint64_t reply_u64(struct rig *r, uint32_t request)
+static uint64_t reply_u64(struct front *r, uint32_t request)
 {
     struct message m;
-    rig_reply(r, request, &m);
+    front_reply(r, request, &m);
     assert_int_equal(m.header.size, 8);
     assert_int_equal(m.n_fds, 0);
     return m.payload.u64;
 }
 
-uint64_t rig_ack(struct rig *r, uint32_t request, const void *payload, size_t bytes,
-                 const int fds[], unsigned n_fds)
+uint64_t front_ack(struct front *r, uint32_t request, const void *payload, size_t bytes,
+                   const int fds[], unsigned n_fds)
 {
-    rig_send(r, request, VHOST_USER_VERSION | VHOST_USER_NEED_REPLY, payload, bytes, fds, n_fds);
-    rig_run(r);
+    front_send(r, request, VHOST_USER_VERSION | VHOST_USER_NEED_REPLY, payload, bytes, fds, n_fds);
+    front_run(r);
     return reply_u64(r, request);
 }
 
-uint64_t rig_get(struct rig *r, uint32_t request)
+uint64_t front_get(struct front *r, uint32_t request)
 {
-    rig_do(r, request, NULL, 0, NULL, 0);
+    front_do(r, request, NULL, 0, NULL, 0);
     return reply_u64(r, request);
 }
 
 // ---- a front end's life ------------------------------------------------------------------
 
-void rig_negotiate(struct rig *r, uint64_t features, uint64_t protocol_features)
+void front_negotiate(struct front *r, uint64_t features, uint64_t protocol_features)
 {
-    rig_do(r, VHOST_USER_SET_OWNER, NULL, 0, NULL, 0);
-    rig_do_u64(r, VHOST_USER_SET_PROTOCOL_FEATURES, protocol_features);
-    rig_do_u64(r, VHOST_USER_SET_FEATURES, features);
+    front_do(r, VHOST_USER_SET_OWNER, NULL, 0, NULL, 0);
+    front_do_u64(r, VHOST_USER_SET_PROTOCOL_FEATURES, protocol_features);
+    front_do_u64(r, VHOST_USER_SET_FEATURES, features);
 }
 
-void rig_share_memory(struct rig *r)
+void front_share_memory(struct front *r)
 {
-    struct vhost_user_memory table = {
-        .n_regions = 1,
-        .regions = {
-            {.guest_addr = RIG_GUEST_ADDR, .size = RIG_MEMORY_BYTES, .user_addr = RIG_USER_ADDR}}};
-    rig_do(r, VHOST_USER_SET_MEM_TABLE, &table, 8 + 32, &r->memory_fd, 1);
+    struct vhost_user_memory table = {.n_regions = 1,
+                                      .regions = {{.guest_addr = FRONT_GUEST_ADDR,
+                                                   .size = FRONT_MEMORY_BYTES,
+                                                   .user_addr = FRONT_USER_ADDR}}};
+    front_do(r, VHOST_USER_SET_MEM_TABLE, &table, 8 + 32, &r->memory_fd, 1);
 }
 
-struct vhost_user_vring_addr rig_vring_addr(unsigned index)
+struct vhost_user_vring_addr front_vring_addr(unsigned index)
 {
-    uint64_t start = RIG_USER_ADDR + index * RIG_RING_BYTES;
+    uint64_t start = FRONT_USER_ADDR + index * FRONT_RING_BYTES;
     return (struct vhost_user_vring_addr){
         .index = index, .descriptor = start, .available = start + 0x2000, .used = start + 0x3000};
 }
 
-void rig_configure_queue(struct rig *r, unsigned index, uint32_t base)
+void front_configure_queue(struct front *r, unsigned index, uint32_t base)
 {
-    struct vhost_user_vring_addr addr = rig_vring_addr(index);
-    rig_do_state(r, VHOST_USER_SET_VRING_NUM, index, 128);
-    rig_do_state(r, VHOST_USER_SET_VRING_BASE, index, base);
-    rig_do(r, VHOST_USER_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0);
+    struct vhost_user_vring_addr addr = front_vring_addr(index);
+    front_do_state(r, VHOST_USER_SET_VRING_NUM, index, 128);
+    front_do_state(r, VHOST_USER_SET_VRING_BASE, index, base);
+    front_do(r, VHOST_USER_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0);
 }
 
-void rig_set_fd(struct rig *r, uint32_t request, unsigned index, int fd)
+void front_set_fd(struct front *r, uint32_t request, unsigned index, int fd)
 {
     uint64_t value = fd < 0 ? index | VHOST_USER_VRING_NOFD : index;
-    rig_do(r, request, &value, sizeof(value), &fd, fd < 0 ? 0 : 1);
+    front_do(r, request, &value, sizeof(value), &fd, fd < 0 ? 0 : 1);
 }
 
-void rig_start(struct rig *r, uint64_t features, unsigned n)
+void front_start(struct front *r, uint64_t features, unsigned n)
 {
     uint32_t base = features & VIRTIO_BIT(VIRTIO_F_RING_PACKED) ? 0x80008000 : 0;
-    rig_negotiate(r, features, RIG_PROTOCOL_FEATURES);
-    rig_share_memory(r);
+    front_negotiate(r, features, FRONT_PROTOCOL_FEATURES);
+    front_share_memory(r);
     for (unsigned i = 0; i < n; i++) {
-        rig_configure_queue(r, i, base);
-        rig_set_fd(r, VHOST_USER_SET_VRING_KICK, i, r->kick[i]);
-        rig_set_fd(r, VHOST_USER_SET_VRING_CALL, i, r->call[i]);
-        rig_set_fd(r, VHOST_USER_SET_VRING_ERR, i, r->err[i]);
+        front_configure_queue(r, i, base);
+        front_set_fd(r, VHOST_USER_SET_VRING_KICK, i, r->kick[i]);
+        front_set_fd(r, VHOST_USER_SET_VRING_CALL, i, r->call[i]);
+        front_set_fd(r, VHOST_USER_SET_VRING_ERR, i, r->err[i]);
         if (features & VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES))
-            rig_do_state(r, VHOST_USER_SET_VRING_ENABLE, i, 1);
+            front_do_state(r, VHOST_USER_SET_VRING_ENABLE, i, 1);
     }
-    assert_true(rig_is_open(r));
+    assert_true(front_is_open(r));
     for (unsigned i = 0; i < n; i++)
         assert_true(ring_is_started(&r->device.queues[i].ring));
-    rig_events(r);
+    front_events(r);
 }
 
 // ---- what the process holds --------------------------------------------------------------
 
-unsigned rig_count_fds(void)
+unsigned front_count_fds(void)
 {
     DIR *d = opendir("/proc/self/fd");
     assert_non_null(d);
@@ -340,7 +340,7 @@ unsigned rig_count_fds(void)
     return n;
 }
 
-unsigned rig_count_maps(void)
+unsigned front_count_maps(void)
 {
     FILE *f = fopen("/proc/self/maps", "re");
     char line[512];
@@ -354,16 +354,16 @@ unsigned rig_count_maps(void)
 
 static int saved_stderr = -1, log_fd = -1;
 
-void rig_log_begin(void)
+void front_log_begin(void)
 {
     fflush(stderr);
-    log_fd = rig_memfd(0);
+    log_fd = front_memfd(0);
     saved_stderr = dup(STDERR_FILENO);
     dup2(log_fd, STDERR_FILENO);
     log_set_level(LOG_LEVEL_INFO);
 }
 
-const char *rig_log_end(void)
+const char *front_log_end(void)
 {
     static char text[8192];
     fflush(stderr);

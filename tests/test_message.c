@@ -25,7 +25,7 @@ static int setup(void **state)
 {
     static struct pair p;
     int fds[2];
-    p = (struct pair){.n_fds_before = rig_count_fds()};
+    p = (struct pair){.n_fds_before = front_count_fds()};
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     p.peer = fds[0];
     p.ours = fds[1];
@@ -41,7 +41,7 @@ static int teardown(void **state)
     if (p->peer >= 0)
         close(p->peer);
     close(p->ours);
-    assert_int_equal(rig_count_fds(), p->n_fds_before);
+    assert_int_equal(front_count_fds(), p->n_fds_before);
     return 0;
 }
 
@@ -188,7 +188,7 @@ static void test_no_descriptors_left(void **state)
     struct pair *p = *state;
     struct rlimit old, few;
     getrlimit(RLIMIT_NOFILE, &old);
-    few = (struct rlimit){rig_count_fds() + 5, old.rlim_max};
+    few = (struct rlimit){front_count_fds() + 5, old.rlim_max};
     send_bytes(p, &hello, 20, 100);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
     enum message_result result = receive(p);

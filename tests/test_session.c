@@ -18,28 +18,28 @@
 
 static int setup(void **state)
 {
-    static struct rig r;
-    rig_open(&r);
+    static struct front r;
+    front_open(&r);
     *state = &r;
     return 0;
 }
 
 static int teardown(void **state)
 {
-    rig_close(*state);
+    front_close(*state);
     return 0;
 }
 
-static struct ring *ring_of(struct rig *r, unsigned index)
+static struct ring *ring_of(struct front *r, unsigned index)
 {
     return &r->device.queues[index].ring;
 }
 
-static uint32_t get_base(struct rig *r, unsigned index)
+static uint32_t get_base(struct front *r, unsigned index)
 {
     struct message m;
-    rig_do_state(r, VHOST_USER_GET_VRING_BASE, index, 0);
-    rig_reply(r, VHOST_USER_GET_VRING_BASE, &m);
+    front_do_state(r, VHOST_USER_GET_VRING_BASE, index, 0);
+    front_reply(r, VHOST_USER_GET_VRING_BASE, &m);
     assert_int_equal(m.header.size, 8);
     assert_int_equal(m.payload.state.index, index);
     return m.payload.state.num;
@@ -49,125 +49,125 @@ static uint32_t get_base(struct rig *r, unsigned index)
 
 static void test_features(void **state)
 {
-    struct rig *r = *state;
-    uint64_t features = rig_get(r, VHOST_USER_GET_FEATURES);
+    struct front *r = *state;
+    uint64_t features = front_get(r, VHOST_USER_GET_FEATURES);
     assert_int_equal(features, VIRTIO_BIT(9) | RING_FEATURES | VIRTIO_BIT(26) | VIRTIO_BIT(30));
-    assert_int_equal(rig_get(r, VHOST_USER_GET_PROTOCOL_FEATURES), RIG_PROTOCOL_FEATURES);
-    assert_int_equal(rig_get(r, VHOST_USER_GET_QUEUE_NUM), RIG_QUEUES);
-    rig_negotiate(r, features, RIG_PROTOCOL_FEATURES);
-    rig_negotiate(r, features, RIG_PROTOCOL_FEATURES); // net says it for each pair
-    assert_true(rig_is_open(r));
+    assert_int_equal(front_get(r, VHOST_USER_GET_PROTOCOL_FEATURES), FRONT_PROTOCOL_FEATURES);
+    assert_int_equal(front_get(r, VHOST_USER_GET_QUEUE_NUM), FRONT_QUEUES);
+    front_negotiate(r, features, FRONT_PROTOCOL_FEATURES);
+    front_negotiate(r, features, FRONT_PROTOCOL_FEATURES); // net says it for each pair
+    assert_true(front_is_open(r));
     struct session_info info;
     session_describe(r->session, &info);
     assert_int_equal(info.features, features);
-    assert_int_equal(info.protocol_features, RIG_PROTOCOL_FEATURES);
-    assert_int_equal(rig_get(r, VHOST_USER_GET_MAX_MEM_SLOTS), MEM_REGIONS_MAX);
+    assert_int_equal(info.protocol_features, FRONT_PROTOCOL_FEATURES);
+    assert_int_equal(front_get(r, VHOST_USER_GET_MAX_MEM_SLOTS), MEM_REGIONS_MAX);
 }
 
 // Each bit alone, in features and in protocol features.
 static void test_only_offered_features(void **state)
 {
-    struct rig *r = *state;
+    struct front *r = *state;
     static const uint32_t get[] = {VHOST_USER_GET_FEATURES, VHOST_USER_GET_PROTOCOL_FEATURES};
     static const uint32_t set[] = {VHOST_USER_SET_FEATURES, VHOST_USER_SET_PROTOCOL_FEATURES};
     for (unsigned kind = 0; kind < 2; kind++) {
-        uint64_t offered = rig_get(r, get[kind]);
+        uint64_t offered = front_get(r, get[kind]);
         for (unsigned bit = 0; bit < 64; bit++) {
-            rig_do_u64(r, set[kind], VIRTIO_BIT(bit));
-            assert_int_equal(rig_is_open(r), (offered >> bit) & 1);
-            if (rig_is_open(r))
+            front_do_u64(r, set[kind], VIRTIO_BIT(bit));
+            assert_int_equal(front_is_open(r), (offered >> bit) & 1);
+            if (front_is_open(r))
                 continue;
             session_free(r->session);
-            close(r->front);
-            rig_reopen(r);
+            close(r->socket);
+            front_reopen(r);
         }
     }
 }
 
 static void test_reply_ack(void **state)
 {
-    struct rig *r = *state;
-    uint64_t protocol = RIG_PROTOCOL_FEATURES;
+    struct front *r = *state;
+    uint64_t protocol = FRONT_PROTOCOL_FEATURES;
     // Not negotiated yet: the flag means nothing.
-    rig_send(r, VHOST_USER_SET_PROTOCOL_FEATURES, VHOST_USER_VERSION | VHOST_USER_NEED_REPLY,
-             &protocol, 8, NULL, 0);
-    rig_run(r);
-    assert_false(rig_has_reply(r));
+    front_send(r, VHOST_USER_SET_PROTOCOL_FEATURES, VHOST_USER_VERSION | VHOST_USER_NEED_REPLY,
+               &protocol, 8, NULL, 0);
+    front_run(r);
+    assert_false(front_has_reply(r));
 
-    assert_int_equal(rig_ack(r, VHOST_USER_SET_OWNER, NULL, 0, NULL, 0), 0);
-    rig_do(r, VHOST_USER_SET_OWNER, NULL, 0, NULL, 0);
-    assert_false(rig_has_reply(r)); // not asked for
+    assert_int_equal(front_ack(r, VHOST_USER_SET_OWNER, NULL, 0, NULL, 0), 0);
+    front_do(r, VHOST_USER_SET_OWNER, NULL, 0, NULL, 0);
+    assert_false(front_has_reply(r)); // not asked for
 
     // A reply of its own is the only one.
-    rig_send(r, VHOST_USER_GET_FEATURES, VHOST_USER_VERSION | VHOST_USER_NEED_REPLY, NULL, 0, NULL,
-             0);
-    rig_run(r);
+    front_send(r, VHOST_USER_GET_FEATURES, VHOST_USER_VERSION | VHOST_USER_NEED_REPLY, NULL, 0,
+               NULL, 0);
+    front_run(r);
     struct message m;
-    rig_reply(r, VHOST_USER_GET_FEATURES, &m);
-    assert_false(rig_has_reply(r));
+    front_reply(r, VHOST_USER_GET_FEATURES, &m);
+    assert_false(front_has_reply(r));
 
     // Refused, and the session goes on; but not when nobody would hear of it.
     struct vhost_user_vring_state num = {0, 0};
-    assert_int_not_equal(rig_ack(r, VHOST_USER_SET_VRING_NUM, &num, sizeof(num), NULL, 0), 0);
-    assert_true(rig_is_open(r));
-    rig_do(r, VHOST_USER_SET_VRING_NUM, &num, sizeof(num), NULL, 0);
-    assert_false(rig_is_open(r));
+    assert_int_not_equal(front_ack(r, VHOST_USER_SET_VRING_NUM, &num, sizeof(num), NULL, 0), 0);
+    assert_true(front_is_open(r));
+    front_do(r, VHOST_USER_SET_VRING_NUM, &num, sizeof(num), NULL, 0);
+    assert_false(front_is_open(r));
 }
 
 static void test_status(void **state)
 {
-    struct rig *r = *state;
-    rig_start(r, RIG_FEATURES, 1);
-    rig_do_u64(r, VHOST_USER_SET_STATUS, 15);
-    assert_int_equal(rig_get(r, VHOST_USER_GET_STATUS), 15);
-    rig_do_u64(r, VHOST_USER_SET_STATUS, 0); // before GET_VRING_BASE at every stop
-    assert_int_equal(rig_get(r, VHOST_USER_GET_STATUS), 0);
+    struct front *r = *state;
+    front_start(r, FRONT_FEATURES, 1);
+    front_do_u64(r, VHOST_USER_SET_STATUS, 15);
+    assert_int_equal(front_get(r, VHOST_USER_GET_STATUS), 15);
+    front_do_u64(r, VHOST_USER_SET_STATUS, 0); // before GET_VRING_BASE at every stop
+    assert_int_equal(front_get(r, VHOST_USER_GET_STATUS), 0);
     assert_true(ring_is_started(ring_of(r, 0)));
-    assert_string_equal(rig_events(r), "");
+    assert_string_equal(front_events(r), "");
 }
 
 // ---- config space ------------------------------------------------------------------------
 
 static void test_config(void **state)
 {
-    struct rig *r = *state;
+    struct front *r = *state;
     struct message m;
     struct vhost_user_config c = {.offset = 4, .size = 8};
-    rig_negotiate(r, RIG_FEATURES, RIG_PROTOCOL_FEATURES);
-    rig_do(r, VHOST_USER_GET_CONFIG, &c, 12 + 8, NULL, 0);
-    rig_reply(r, VHOST_USER_GET_CONFIG, &m);
+    front_negotiate(r, FRONT_FEATURES, FRONT_PROTOCOL_FEATURES);
+    front_do(r, VHOST_USER_GET_CONFIG, &c, 12 + 8, NULL, 0);
+    front_reply(r, VHOST_USER_GET_CONFIG, &m);
     assert_int_equal(m.header.size, 12 + 8);
     assert_memory_equal(m.payload.config.bytes, r->device.config + 4, 8);
 
     c = (struct vhost_user_config){.offset = 0, .size = 256}; // what there is, then zeros
-    rig_do(r, VHOST_USER_GET_CONFIG, &c, 12 + 256, NULL, 0);
-    rig_reply(r, VHOST_USER_GET_CONFIG, &m);
+    front_do(r, VHOST_USER_GET_CONFIG, &c, 12 + 256, NULL, 0);
+    front_reply(r, VHOST_USER_GET_CONFIG, &m);
     assert_int_equal(m.header.size, 12 + 256);
     assert_memory_equal(m.payload.config.bytes, r->device.config, 256);
 
     c = (struct vhost_user_config){.offset = 38, .size = 2, .bytes = {7, 8}};
-    assert_int_equal(rig_ack(r, VHOST_USER_SET_CONFIG, &c, 12 + 2, NULL, 0), 0);
+    assert_int_equal(front_ack(r, VHOST_USER_SET_CONFIG, &c, 12 + 2, NULL, 0), 0);
     assert_int_equal(r->device.config[39], 8);
     c.flags = 2;
-    assert_int_equal(rig_ack(r, VHOST_USER_SET_CONFIG, &c, 12 + 2, NULL, 0), 1);
+    assert_int_equal(front_ack(r, VHOST_USER_SET_CONFIG, &c, 12 + 2, NULL, 0), 1);
 }
 
 static void test_config_changed(void **state)
 {
-    struct rig *r = *state;
+    struct front *r = *state;
     int pair[2];
     char bytes[64];
     static const struct vhost_user_header expected = {2, VHOST_USER_VERSION, 0};
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
     session_config_changed(r->session); // nobody listens
-    rig_negotiate(r, RIG_FEATURES, RIG_PROTOCOL_FEATURES);
-    assert_int_equal(rig_ack(r, VHOST_USER_SET_BACKEND_REQ_FD, NULL, 0, &pair[1], 1), 0);
+    front_negotiate(r, FRONT_FEATURES, FRONT_PROTOCOL_FEATURES);
+    assert_int_equal(front_ack(r, VHOST_USER_SET_BACKEND_REQ_FD, NULL, 0, &pair[1], 1), 0);
     session_config_changed(r->session);
     assert_int_equal(recv(pair[0], bytes, sizeof(bytes), MSG_DONTWAIT), 12);
     assert_memory_equal(bytes, &expected, 12);
     for (unsigned i = 0; i < 2000; i++) // it is never read, and never waits
         session_config_changed(r->session);
-    assert_true(rig_is_open(r));
+    assert_true(front_is_open(r));
     close(pair[0]);
     close(pair[1]);
 }
@@ -177,60 +177,60 @@ static void test_config_changed(void **state)
 // A ring runs when all is there, whatever came last.
 static void test_starts_when_complete(void **state)
 {
-    struct rig *r = *state;
-    struct vhost_user_vring_addr addr = rig_vring_addr(0);
+    struct front *r = *state;
+    struct vhost_user_vring_addr addr = front_vring_addr(0);
     for (unsigned last = 0; last < 6; last++) {
         for (unsigned i = 0; i < 6; i++) {
             unsigned step = (last + 1 + i) % 6;
-            assert_string_equal(rig_events(r), "");
+            assert_string_equal(front_events(r), "");
             if (step == 0)
-                rig_negotiate(r, RIG_FEATURES, RIG_PROTOCOL_FEATURES);
+                front_negotiate(r, FRONT_FEATURES, FRONT_PROTOCOL_FEATURES);
             else if (step == 1)
-                rig_share_memory(r);
+                front_share_memory(r);
             else if (step == 2)
-                rig_do_state(r, VHOST_USER_SET_VRING_NUM, 0, 128);
+                front_do_state(r, VHOST_USER_SET_VRING_NUM, 0, 128);
             else if (step == 3)
-                rig_do(r, VHOST_USER_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0);
+                front_do(r, VHOST_USER_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0);
             else if (step == 4)
-                rig_set_fd(r, VHOST_USER_SET_VRING_KICK, 0, r->kick[0]);
+                front_set_fd(r, VHOST_USER_SET_VRING_KICK, 0, r->kick[0]);
             else
-                rig_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
+                front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
         }
-        assert_string_equal(rig_events(r), "start 0, attach 0");
+        assert_string_equal(front_events(r), "start 0, attach 0");
         assert_true(r->device.queues[0].kick_fd >= 0);
         session_close(r->session, NULL);
-        assert_string_equal(rig_events(r), "detach 0, stop 0");
+        assert_string_equal(front_events(r), "detach 0, stop 0");
         session_free(r->session);
-        close(r->front);
-        rig_reopen(r);
+        close(r->socket);
+        front_reopen(r);
     }
 }
 
 // Without protocol features nothing is ever enabled: rings start so.
 static void test_without_protocol_features(void **state)
 {
-    struct rig *r = *state;
-    rig_do_u64(r, VHOST_USER_SET_FEATURES, VIRTIO_BIT(VIRTIO_F_VERSION_1));
-    rig_share_memory(r);
-    rig_configure_queue(r, 0, 0);
-    assert_string_equal(rig_events(r), "");
-    rig_set_fd(r, VHOST_USER_SET_VRING_KICK, 0, r->kick[0]);
-    assert_string_equal(rig_events(r), "start 0, attach 0");
+    struct front *r = *state;
+    front_do_u64(r, VHOST_USER_SET_FEATURES, VIRTIO_BIT(VIRTIO_F_VERSION_1));
+    front_share_memory(r);
+    front_configure_queue(r, 0, 0);
+    assert_string_equal(front_events(r), "");
+    front_set_fd(r, VHOST_USER_SET_VRING_KICK, 0, r->kick[0]);
+    assert_string_equal(front_events(r), "start 0, attach 0");
 }
 
 static void test_enable(void **state)
 {
-    struct rig *r = *state;
-    rig_start(r, RIG_FEATURES, 1);
-    rig_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
-    assert_string_equal(rig_events(r), "");
-    rig_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 0);
-    assert_string_equal(rig_events(r), "detach 0, stop 0");
-    rig_do_state(r, VHOST_USER_SET_VRING_ENABLE, 3, 0); // blk: also rings it never configured
-    rig_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
-    assert_string_equal(rig_events(r), "start 0, attach 0");
-    rig_do_u64(r, VHOST_USER_SET_FEATURES, RIG_FEATURES | VIRTIO_BIT(9)); // net: enabled before
-    assert_string_equal(rig_events(r), "detach 0, stop 0, start 0, attach 0");
+    struct front *r = *state;
+    front_start(r, FRONT_FEATURES, 1);
+    front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
+    assert_string_equal(front_events(r), "");
+    front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 0);
+    assert_string_equal(front_events(r), "detach 0, stop 0");
+    front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 3, 0); // blk: also rings it never configured
+    front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
+    assert_string_equal(front_events(r), "start 0, attach 0");
+    front_do_u64(r, VHOST_USER_SET_FEATURES, FRONT_FEATURES | VIRTIO_BIT(9)); // net: enabled before
+    assert_string_equal(front_events(r), "detach 0, stop 0, start 0, attach 0");
 }
 
 static void test_base_survives(void **state)
@@ -238,98 +238,98 @@ static void test_base_survives(void **state)
     static const struct {
         uint64_t features;
         uint32_t base;
-    } cases[] = {{RIG_FEATURES, 0},
-                 {RIG_FEATURES, 77},
-                 {RIG_FEATURES | PACKED, 0x80008000},
-                 {RIG_FEATURES | PACKED, 0x00058005}};
-    struct rig *r = *state;
+    } cases[] = {{FRONT_FEATURES, 0},
+                 {FRONT_FEATURES, 77},
+                 {FRONT_FEATURES | PACKED, 0x80008000},
+                 {FRONT_FEATURES | PACKED, 0x00058005}};
+    struct front *r = *state;
     for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
-        rig_negotiate(r, cases[i].features, RIG_PROTOCOL_FEATURES);
-        rig_share_memory(r);
-        rig_configure_queue(r, 0, cases[i].base);
+        front_negotiate(r, cases[i].features, FRONT_PROTOCOL_FEATURES);
+        front_share_memory(r);
+        front_configure_queue(r, 0, cases[i].base);
         assert_int_equal(get_base(r, 0), cases[i].base); // never started
-        rig_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
-        rig_set_fd(r, VHOST_USER_SET_VRING_KICK, 0, -1);
+        front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
+        front_set_fd(r, VHOST_USER_SET_VRING_KICK, 0, -1);
         assert_true(ring_is_started(ring_of(r, 0)));
         assert_int_equal(r->device.queues[0].kick_fd, -1);
-        rig_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 0);
-        rig_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
+        front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 0);
+        front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
         assert_int_equal(get_base(r, 0), cases[i].base);
         assert_false(ring_is_started(ring_of(r, 0)));
         assert_int_equal(get_base(r, 0), cases[i].base); // stopped already
         // It stays stopped until it is kicked again.
-        rig_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
+        front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
         assert_false(ring_is_started(ring_of(r, 0)));
-        rig_events(r);
+        front_events(r);
     }
 }
 
 static void test_eventfds(void **state)
 {
-    struct rig *r = *state;
+    struct front *r = *state;
     int saturated = eventfd(UINT32_MAX, EFD_CLOEXEC); // blocking, as a peer may pass it
-    rig_start(r, RIG_FEATURES, 2);
+    front_start(r, FRONT_FEATURES, 2);
     struct queue *q = &r->device.queues[0];
     int old = q->call_fd;
-    rig_set_fd(r, VHOST_USER_SET_VRING_CALL, 0, saturated);
-    assert_string_equal(rig_events(r), "call 0"); // the ring runs on
+    front_set_fd(r, VHOST_USER_SET_VRING_CALL, 0, saturated);
+    assert_string_equal(front_events(r), "call 0"); // the ring runs on
     assert_true(q->call_changed);
     assert_int_not_equal(q->call_fd, old);
     assert_true(fcntl(q->call_fd, F_GETFL) & O_NONBLOCK);
     assert_int_equal(fcntl(old, F_GETFD), -1);
-    rig_set_fd(r, VHOST_USER_SET_VRING_CALL, 0, -1); // the guest masks its vector
-    assert_string_equal(rig_events(r), "call 0");
+    front_set_fd(r, VHOST_USER_SET_VRING_CALL, 0, -1); // the guest masks its vector
+    assert_string_equal(front_events(r), "call 0");
     assert_int_equal(q->call_fd, -1);
 
-    rig_set_fd(r, VHOST_USER_SET_VRING_CALL, 3, r->call[3]); // before anything, as QEMU does
-    assert_string_equal(rig_events(r), "");
+    front_set_fd(r, VHOST_USER_SET_VRING_CALL, 3, r->call[3]); // before anything, as QEMU does
+    assert_string_equal(front_events(r), "");
     assert_true(r->device.queues[3].call_fd >= 0);
     assert_true(fcntl(r->kick[1], F_GETFL) & O_NONBLOCK);
 
-    rig_set_fd(r, VHOST_USER_SET_VRING_KICK, 1, saturated); // another one, while it runs
-    assert_string_equal(rig_events(r), "detach 1, stop 1, start 1, attach 1");
+    front_set_fd(r, VHOST_USER_SET_VRING_KICK, 1, saturated); // another one, while it runs
+    assert_string_equal(front_events(r), "detach 1, stop 1, start 1, attach 1");
     close(saturated);
 }
 
 static void test_start_that_fails(void **state)
 {
-    struct rig *r = *state;
+    struct front *r = *state;
     uint64_t index = 0;
-    rig_start(r, RIG_FEATURES, 1);
+    front_start(r, FRONT_FEATURES, 1);
     get_base(r, 0);
-    rig_events(r);
+    front_events(r);
     r->start_fails = true;
-    assert_int_equal(rig_ack(r, VHOST_USER_SET_VRING_KICK, &index, 8, &r->kick[0], 1), 1);
+    assert_int_equal(front_ack(r, VHOST_USER_SET_VRING_KICK, &index, 8, &r->kick[0], 1), 1);
     assert_false(ring_is_started(ring_of(r, 0)));
     r->start_fails = false;
     // Not tried again by what comes next, but by the next kick.
-    rig_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
-    assert_string_equal(rig_events(r), "");
-    assert_int_equal(rig_ack(r, VHOST_USER_SET_VRING_KICK, &index, 8, &r->kick[0], 1), 0);
-    assert_string_equal(rig_events(r), "start 0, attach 0");
+    front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
+    assert_string_equal(front_events(r), "");
+    assert_int_equal(front_ack(r, VHOST_USER_SET_VRING_KICK, &index, 8, &r->kick[0], 1), 0);
+    assert_string_equal(front_events(r), "start 0, attach 0");
 }
 
 static void test_reset_device(void **state)
 {
-    struct rig *r = *state;
-    rig_start(r, RIG_FEATURES, 2);
-    rig_do(r, VHOST_USER_RESET_OWNER, NULL, 0, NULL, 0); // "ignore this message"
-    assert_string_equal(rig_events(r), "");
-    rig_do_u64(r, VHOST_USER_SET_STATUS, 7);
-    assert_int_equal(rig_ack(r, VHOST_USER_RESET_DEVICE, NULL, 0, NULL, 0), 0);
-    assert_string_equal(rig_events(r), "detach 0, detach 1, stop 0, stop 1");
+    struct front *r = *state;
+    front_start(r, FRONT_FEATURES, 2);
+    front_do(r, VHOST_USER_RESET_OWNER, NULL, 0, NULL, 0); // "ignore this message"
+    assert_string_equal(front_events(r), "");
+    front_do_u64(r, VHOST_USER_SET_STATUS, 7);
+    assert_int_equal(front_ack(r, VHOST_USER_RESET_DEVICE, NULL, 0, NULL, 0), 0);
+    assert_string_equal(front_events(r), "detach 0, detach 1, stop 0, stop 1");
     struct session_info info;
     session_describe(r->session, &info);
     assert_int_equal(info.features, 0);
-    assert_int_equal(rig_get(r, VHOST_USER_GET_STATUS), 0);
-    rig_start(r, RIG_FEATURES | PACKED, 2); // ready to be set up anew
+    assert_int_equal(front_get(r, VHOST_USER_GET_STATUS), 0);
+    front_start(r, FRONT_FEATURES | PACKED, 2); // ready to be set up anew
 }
 
 static void test_fault_is_reported_once(void **state)
 {
-    struct rig *r = *state;
+    struct front *r = *state;
     uint64_t count;
-    rig_start(r, RIG_FEATURES, 1);
+    front_start(r, FRONT_FEATURES, 1);
     session_check(r->session, 1000);
     assert_int_equal(read(r->err[0], &count, 8), -1); // non-blocking now
     ring_fault(ring_of(r, 0), RING_BAD_INDEX, 0x1234);
@@ -341,10 +341,10 @@ static void test_fault_is_reported_once(void **state)
     assert_true(info.is_started && info.is_enabled);
     assert_int_equal(info.size, 128);
 
-    rig_log_begin();
+    front_log_begin();
     for (unsigned i = 0; i < 3; i++)
         session_check(r->session, 1100 + i);
-    const char *text = rig_log_end();
+    const char *text = front_log_end();
     assert_non_null(strstr(text, "toy toy0: queue 0 stopped: bad-index (0x1234)"));
     assert_null(strstr(strstr(text, "stopped") + 1, "stopped"));
     assert_int_equal(read(r->err[0], &count, 8), 8);
@@ -356,115 +356,115 @@ static void test_fault_is_reported_once(void **state)
 static struct vhost_user_single_region region(uint64_t n, uint64_t mmap_offset)
 {
     return (struct vhost_user_single_region){
-        .region = {.guest_addr = RIG_GUEST_ADDR + n * RIG_MEMORY_BYTES,
-                   .size = RIG_MEMORY_BYTES,
-                   .user_addr = RIG_USER_ADDR + n * RIG_MEMORY_BYTES,
+        .region = {.guest_addr = FRONT_GUEST_ADDR + n * FRONT_MEMORY_BYTES,
+                   .size = FRONT_MEMORY_BYTES,
+                   .user_addr = FRONT_USER_ADDR + n * FRONT_MEMORY_BYTES,
                    .mmap_offset = mmap_offset}};
 }
 
-static uint64_t add(struct rig *r, uint64_t n, int fd)
+static uint64_t add(struct front *r, uint64_t n, int fd)
 {
     struct vhost_user_single_region g = region(n, 0);
-    return rig_ack(r, VHOST_USER_ADD_MEM_REG, &g, sizeof(g), &fd, 1);
+    return front_ack(r, VHOST_USER_ADD_MEM_REG, &g, sizeof(g), &fd, 1);
 }
 
-static uint64_t rem(struct rig *r, uint64_t n, int fd)
+static uint64_t rem(struct front *r, uint64_t n, int fd)
 {
     struct vhost_user_single_region g = region(n, 0x123000); // "The mmap offset is ignored"
-    return rig_ack(r, VHOST_USER_REM_MEM_REG, &g, sizeof(g), &fd, fd < 0 ? 0 : 1);
+    return front_ack(r, VHOST_USER_REM_MEM_REG, &g, sizeof(g), &fd, fd < 0 ? 0 : 1);
 }
 
-static unsigned n_regions(struct rig *r)
+static unsigned n_regions(struct front *r)
 {
     struct session_info info;
     session_describe(r->session, &info);
-    assert_int_equal(info.memory_bytes, info.n_regions * RIG_MEMORY_BYTES);
+    assert_int_equal(info.memory_bytes, info.n_regions * FRONT_MEMORY_BYTES);
     return info.n_regions;
 }
 
 static void test_memory_slots(void **state)
 {
-    struct rig *r = *state;
-    unsigned n_fds = rig_count_fds();
-    rig_start(r, RIG_FEATURES, 2);
-    unsigned n_fds_started = rig_count_fds(), n_maps = rig_count_maps();
+    struct front *r = *state;
+    unsigned n_fds = front_count_fds();
+    front_start(r, FRONT_FEATURES, 2);
+    unsigned n_fds_started = front_count_fds(), n_maps = front_count_maps();
 
-    rig_share_memory(r); // the same table: nothing happens
-    assert_string_equal(rig_events(r), "");
+    front_share_memory(r); // the same table: nothing happens
+    assert_string_equal(front_events(r), "");
     assert_int_equal(add(r, 0, r->memory_fd), 0); // and the same region
-    assert_string_equal(rig_events(r), "");
+    assert_string_equal(front_events(r), "");
 
     assert_int_equal(add(r, 1, r->memory_fd), 0);
-    assert_string_equal(rig_events(r), "call 0, call 1"); // published, nothing stops
+    assert_string_equal(front_events(r), "call 0, call 1"); // published, nothing stops
     assert_int_equal(n_regions(r), 2);
-    assert_int_equal(rig_count_maps(), n_maps + 1);
+    assert_int_equal(front_count_maps(), n_maps + 1);
     assert_int_equal(add(r, 1, r->memory_fd), 0); // QEMU's net says it for each pair
-    assert_string_equal(rig_events(r), "");
+    assert_string_equal(front_events(r), "");
 
     assert_int_equal(rem(r, 1, -1), 0);
-    assert_string_equal(rig_events(r), "detach 0, detach 1, stop 0, stop 1, "
-                                       "start 0, attach 0, start 1, attach 1");
+    assert_string_equal(front_events(r), "detach 0, detach 1, stop 0, stop 1, "
+                                         "start 0, attach 0, start 1, attach 1");
     assert_int_equal(rem(r, 1, r->memory_fd), 0); // absent; a descriptor "without using it"
-    assert_string_equal(rig_events(r), "");
+    assert_string_equal(front_events(r), "");
     assert_int_equal(n_regions(r), 1);
-    assert_int_equal(rig_count_maps(), n_maps);
-    assert_int_equal(rig_count_fds(), n_fds_started);
+    assert_int_equal(front_count_maps(), n_maps);
+    assert_int_equal(front_count_fds(), n_fds_started);
     assert_true(n_fds < n_fds_started);
 }
 
 // Rings whose memory goes cannot go on; the others do.
 static void test_memory_of_a_ring_goes(void **state)
 {
-    struct rig *r = *state;
-    rig_start(r, RIG_FEATURES, 1);
+    struct front *r = *state;
+    front_start(r, FRONT_FEATURES, 1);
     struct vhost_user_memory table = {.n_regions = 1, .regions = {region(5, 0).region}};
-    assert_int_equal(rig_ack(r, VHOST_USER_SET_MEM_TABLE, &table, 8 + 32, &r->memory_fd, 1), 1);
-    assert_string_equal(rig_events(r), "detach 0, stop 0");
+    assert_int_equal(front_ack(r, VHOST_USER_SET_MEM_TABLE, &table, 8 + 32, &r->memory_fd, 1), 1);
+    assert_string_equal(front_events(r), "detach 0, stop 0");
     assert_false(ring_is_started(ring_of(r, 0)));
-    assert_true(rig_is_open(r));
+    assert_true(front_is_open(r));
 }
 
 // ---- migration ---------------------------------------------------------------------------
 
-static void set_log(struct rig *r, int fd, uint64_t bytes)
+static void set_log(struct front *r, int fd, uint64_t bytes)
 {
     struct vhost_user_log log = {.size = bytes};
     struct message m;
-    rig_do(r, VHOST_USER_SET_LOG_BASE, &log, sizeof(log), &fd, 1);
-    rig_reply(r, VHOST_USER_SET_LOG_BASE, &m); // without NEED_REPLY too
+    front_do(r, VHOST_USER_SET_LOG_BASE, &log, sizeof(log), &fd, 1);
+    front_reply(r, VHOST_USER_SET_LOG_BASE, &m); // without NEED_REPLY too
     assert_int_equal(m.header.size, 8);
     assert_int_equal(m.payload.u64, 0);
 }
 
 static void test_migration(void **state)
 {
-    struct rig *r = *state;
-    int fd = rig_memfd(0x10000);
-    rig_start(r, RIG_FEATURES, 2);
-    unsigned n_maps = rig_count_maps();
+    struct front *r = *state;
+    int fd = front_memfd(0x10000);
+    front_start(r, FRONT_FEATURES, 2);
+    unsigned n_maps = front_count_maps();
     set_log(r, fd, 0x8000);
     assert_null(ring_of(r, 0)->log);
-    rig_events(r);
-    rig_do_u64(r, VHOST_USER_SET_FEATURES, RIG_FEATURES | LOG_ALL);
-    assert_string_equal(rig_events(r), "call 0, call 1"); // nothing stops
+    front_events(r);
+    front_do_u64(r, VHOST_USER_SET_FEATURES, FRONT_FEATURES | LOG_ALL);
+    assert_string_equal(front_events(r), "call 0, call 1"); // nothing stops
     assert_non_null(ring_of(r, 0)->log);
-    struct vhost_user_vring_addr addr = rig_vring_addr(0);
+    struct vhost_user_vring_addr addr = front_vring_addr(0);
     addr.flags = 1;
-    rig_do(r, VHOST_USER_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0);
-    assert_string_equal(rig_events(r), "");
+    front_do(r, VHOST_USER_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0);
+    assert_string_equal(front_events(r), "");
     struct session_info info;
     session_describe(r->session, &info);
     assert_true(info.is_logging);
 
     set_log(r, fd, 0x10000); // a larger one
     assert_int_equal(ring_of(r, 1)->log->n_bytes, 0x10000);
-    assert_int_equal(rig_count_maps(), n_maps + 1);
-    rig_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 0);
-    rig_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
+    assert_int_equal(front_count_maps(), n_maps + 1);
+    front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 0);
+    front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
     assert_non_null(ring_of(r, 0)->log); // a ring that starts meanwhile logs too
-    assert_int_equal(rig_ack(r, VHOST_USER_SET_LOG_FD, NULL, 0, &r->err[3], 1), 0);
+    assert_int_equal(front_ack(r, VHOST_USER_SET_LOG_FD, NULL, 0, &r->err[3], 1), 0);
 
-    rig_do_u64(r, VHOST_USER_SET_FEATURES, RIG_FEATURES);
+    front_do_u64(r, VHOST_USER_SET_FEATURES, FRONT_FEATURES);
     assert_null(ring_of(r, 0)->log);
     assert_null(ring_of(r, 1)->log);
     close(fd);
@@ -474,15 +474,15 @@ static void test_migration(void **state)
 
 static void test_inflight(void **state)
 {
-    struct rig *r = *state;
+    struct front *r = *state;
     for (unsigned layout = 0; layout < 2; layout++) {
-        uint64_t features = RIG_FEATURES | (layout ? PACKED : 0);
+        uint64_t features = FRONT_FEATURES | (layout ? PACKED : 0);
         uint64_t bytes = inflight_queue_bytes(features, 128) * 2;
         struct vhost_user_inflight i = {.num_queues = 2, .queue_size = 128};
         struct message m;
-        rig_negotiate(r, features, RIG_PROTOCOL_FEATURES);
-        rig_do(r, VHOST_USER_GET_INFLIGHT_FD, &i, sizeof(i), NULL, 0);
-        rig_reply(r, VHOST_USER_GET_INFLIGHT_FD, &m);
+        front_negotiate(r, features, FRONT_PROTOCOL_FEATURES);
+        front_do(r, VHOST_USER_GET_INFLIGHT_FD, &i, sizeof(i), NULL, 0);
+        front_reply(r, VHOST_USER_GET_INFLIGHT_FD, &m);
         assert_int_equal(m.header.size, sizeof(i)); // QEMU compares with its structure's
         assert_int_equal(m.payload.inflight.mmap_size, bytes);
         assert_int_equal(m.payload.inflight.mmap_offset, 0);
@@ -493,8 +493,8 @@ static void test_inflight(void **state)
         assert_int_equal(ftruncate(m.fds[0], 0), -1); // sealed
 
         // It comes before ring sizes and memory.
-        assert_int_equal(rig_ack(r, VHOST_USER_SET_INFLIGHT_FD, &m.payload, 20, &m.fds[0], 1), 0);
-        rig_start(r, features, 2);
+        assert_int_equal(front_ack(r, VHOST_USER_SET_INFLIGHT_FD, &m.payload, 20, &m.fds[0], 1), 0);
+        front_start(r, features, 2);
         const uint8_t *first = ring_of(r, 0)->record;
         const uint8_t *second = ring_of(r, 1)->record;
         assert_non_null(first);
@@ -504,8 +504,8 @@ static void test_inflight(void **state)
         assert_true(info.has_inflight);
 
         // While rings run it stays.
-        assert_int_equal(rig_ack(r, VHOST_USER_SET_INFLIGHT_FD, &m.payload, 24, &m.fds[0], 1), 1);
-        assert_int_equal(rig_ack(r, VHOST_USER_RESET_DEVICE, NULL, 0, NULL, 0), 0);
+        assert_int_equal(front_ack(r, VHOST_USER_SET_INFLIGHT_FD, &m.payload, 24, &m.fds[0], 1), 1);
+        assert_int_equal(front_ack(r, VHOST_USER_RESET_DEVICE, NULL, 0, NULL, 0), 0);
         session_describe(r->session, &info);
         assert_false(info.has_inflight);
         close(m.fds[0]);
@@ -515,27 +515,27 @@ static void test_inflight(void **state)
 // A region for fewer queues or smaller rings, or for the other layout, is too small.
 static void test_inflight_too_small(void **state)
 {
-    struct rig *r = *state;
+    struct front *r = *state;
     uint64_t index = 1;
-    int fd = rig_memfd(0x1000);
-    struct vhost_user_inflight i = {.mmap_size = inflight_queue_bytes(RIG_FEATURES, 16) * 2 - 1,
+    int fd = front_memfd(0x1000);
+    struct vhost_user_inflight i = {.mmap_size = inflight_queue_bytes(FRONT_FEATURES, 16) * 2 - 1,
                                     .num_queues = 2,
                                     .queue_size = 16};
-    rig_negotiate(r, RIG_FEATURES, RIG_PROTOCOL_FEATURES);
-    assert_int_equal(rig_ack(r, VHOST_USER_SET_INFLIGHT_FD, &i, sizeof(i), &fd, 1), 0);
-    rig_share_memory(r);
+    front_negotiate(r, FRONT_FEATURES, FRONT_PROTOCOL_FEATURES);
+    assert_int_equal(front_ack(r, VHOST_USER_SET_INFLIGHT_FD, &i, sizeof(i), &fd, 1), 0);
+    front_share_memory(r);
     for (unsigned q = 0; q < 3; q++) {
-        rig_configure_queue(r, q, 0);
-        rig_do_state(r, VHOST_USER_SET_VRING_ENABLE, q, 1);
+        front_configure_queue(r, q, 0);
+        front_do_state(r, VHOST_USER_SET_VRING_ENABLE, q, 1);
     }
-    rig_do_state(r, VHOST_USER_SET_VRING_NUM, 0, 32); // larger than the region says
+    front_do_state(r, VHOST_USER_SET_VRING_NUM, 0, 32); // larger than the region says
     for (index = 0; index < 3; index++)
-        assert_int_equal(rig_ack(r, VHOST_USER_SET_VRING_KICK, &index, 8, &r->kick[index], 1), 1);
-    assert_string_equal(rig_events(r), "");
-    rig_do_state(r, VHOST_USER_SET_VRING_NUM, 0, 16);
+        assert_int_equal(front_ack(r, VHOST_USER_SET_VRING_KICK, &index, 8, &r->kick[index], 1), 1);
+    assert_string_equal(front_events(r), "");
+    front_do_state(r, VHOST_USER_SET_VRING_NUM, 0, 16);
     index = 0;
-    assert_int_equal(rig_ack(r, VHOST_USER_SET_VRING_KICK, &index, 8, &r->kick[0], 1), 0);
-    assert_string_equal(rig_events(r), "start 0, attach 0");
+    assert_int_equal(front_ack(r, VHOST_USER_SET_VRING_KICK, &index, 8, &r->kick[0], 1), 0);
+    assert_string_equal(front_events(r), "start 0, attach 0");
     close(fd);
 }
 
