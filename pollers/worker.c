@@ -250,7 +250,7 @@ static void turn(struct worker *w)
     w->was_busy = work > 0;
     if (work)
         counter_add(&w->n_busy_turns, 1);
-    if (w->n_polled == 0)
+    if (w->n_polled == 0 && !w->is_stopping)
         sleep_in_ring(w);
     else if (!uring_enter(u) && !work)
         cpu_relax();
