@@ -55,8 +55,21 @@ static const struct disk_type *type_of(const struct line *l)
     return NULL;
 }
 
+static int check_size(const struct line *l, const char *key, struct error *e)
+{
+    if (line_number(l, key, 0) % DISK_SECTOR_BYTES == 0)
+        return 0;
+    return error_set(e, EINVAL, "disk %s: %s=%s: a multiple of %u", l->name, key,
+                     line_text(l, key, ""), DISK_SECTOR_BYTES);
+}
+
 static int blk_open(struct device *d, const struct line *l, struct error *e)
 {
+    int err = check_size(l, "ram", e);
+    if (!err)
+        err = check_size(l, "null", e);
+    if (err)
+        return err;
     struct blk *b = calloc(1, sizeof(*b));
     if (!b)
         return error_set(e, ENOMEM, "disk %s: out of memory", l->name);
@@ -67,7 +80,7 @@ static int blk_open(struct device *d, const struct line *l, struct error *e)
     const char *serial = line_text(l, "serial", l->name);
     memcpy(b->serial, serial, strnlen(serial, sizeof(b->serial)));
 
-    int err = b->disk.type->open(&b->disk, l, e);
+    err = b->disk.type->open(&b->disk, l, e);
     if (err) {
         free(b);
         return err;

@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "devices/disk.h"
+#include "tests/disk_rig.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { OK = VIRTIO_BLK_S_OK, IOERR = VIRTIO_BLK_S_IOERR };
+
+static char folder[] = "/tmp/test_disk.XXXXXX"; // the working directory of all tests
+
+static int enter_folder(void **state)
+{
+    (void)state;
+    return mkdtemp(folder) && chmod(folder, 0755) == 0 && chdir(folder) == 0 ? 0 : -1;
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    (void)st, (void)flag, (void)ftw;
+    return remove(path);
+}
+
+static int leave_folder(void **state)
+{
+    (void)state;
+    return chdir("/") || nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+}
+
+static void make_file(const char *name, uint64_t bytes)
+{
+    int fd = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+    close(fd);
+}
+
+static int open_line(struct device **out, struct error *e, const char *keys)
+{
+    char line[512];
+    snprintf(line, sizeof(line), "disk d socket=/unused %s", keys);
+    return device_from_line(out, line, e);
+}
+
+// ---- what is refused, and what is said ---------------------------------------------------
+
+struct refusal {
+    const char *keys;
+    const char *says[3]; // parts of the sentence
+    bool is_user;        // seen by one who may not do everything
+};
+
+static const struct refusal refusals[] = {
+    {.keys = "file=missing", .says = {"disk d", "file=missing", "no such file"}},
+    {.keys = "file=directory", .says = {"file=directory", "directory"}},
+    {.keys = "file=directory read-only", .says = {"file=directory", "directory"}},
+    {.keys = "file=fifo", .says = {"file=fifo", "neither"}},
+    {.keys = "file=fifo read-only", .says = {"file=fifo", "neither"}},
+    {.keys = "file=socket", .says = {"file=socket", "neither"}},
+    {.keys = "file=/dev/zero", .says = {"file=/dev/zero", "neither"}},
+    {.keys = "file=empty", .says = {"file=empty", "0 bytes", "512"}},
+    {.keys = "file=short", .says = {"file=short", "511 bytes", "512"}},
+    {.keys = "file=taken", .says = {"file=taken", "locked"}},
+    {.keys = "file=taken read-only", .says = {"file=taken", "locked"}},
+    {.keys = "file=secret", .says = {"file=secret", "permission", "read-only"}, .is_user = true},
+    {.keys = "file=hidden read-only", .says = {"file=hidden", "permission"}, .is_user = true},
+    {.keys = "ram=1000", .says = {"ram=1000", "multiple of 512"}},
+    {.keys = "null=513", .says = {"null=513", "multiple of 512"}},
+    {.keys = "ram=1T null=1T", .says = {"ram", "null"}},
+    {.keys = "queues=2", .says = {"file", "ram", "null"}},
+    {.keys = "ram=1M queues=0", .says = {"queues=0", "256"}},
+    {.keys = "ram=1M queues=257", .says = {"queues=257", "256"}},
+    {.keys = "ram=1M serial=0123456789012345678901", .says = {"serial", "20"}},
+};
+
+static unsigned n_open_files(void)
+{
+    unsigned n = 0;
+    for (int fd = 0; fd < 256; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
+static void check_refused(const struct refusal *r)
+{
+    struct error e = {{0}};
+    struct device *d;
+    bool drops = r->is_user && geteuid() == 0;
+    if (drops)
+        assert_int_equal(seteuid(65534), 0);
+    int err = open_line(&d, &e, r->keys);
+    if (drops)
+        assert_int_equal(seteuid(0), 0);
+    if (err == 0)
+        fail_msg("%s: was opened", r->keys);
+    for (unsigned i = 0; i < ARRAY_LEN(r->says) && r->says[i]; i++) {
+        if (!strstr(e.text, r->says[i]))
+            fail_msg("%s: \"%s\" does not say \"%s\"", r->keys, e.text, r->says[i]);
+    }
+}
+
+static void bad_lines_are_refused(void **state)
+{
+    (void)state;
+    assert_int_equal(mkdir("directory", 0755), 0);
+    assert_int_equal(mkfifo("fifo", 0666), 0);
+    assert_int_equal(mknod("socket", S_IFSOCK | 0666, 0), 0);
+    make_file("empty", 0);
+    make_file("short", 511);
+    make_file("taken", 4096);
+    make_file("secret", 4096);
+    make_file("hidden", 4096);
+    assert_int_equal(chmod("secret", 0444), 0);
+    assert_int_equal(chmod("hidden", 0), 0);
+    int taken = open("taken", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(flock(taken, LOCK_EX), 0);
+
+    unsigned n_before = n_open_files();
+    for (unsigned i = 0; i < ARRAY_LEN(refusals); i++)
+        check_refused(&refusals[i]);
+    assert_int_equal(n_open_files(), n_before);
+    assert_int_not_equal(access("missing", F_OK), 0);
+    close(taken);
+}
+
+// A writable image belongs to one, a read-only one to all who only read.
+static void images_are_locked(void **state)
+{
+    (void)state;
+    struct error e;
+    struct device *a, *b;
+    make_file("image", 1 << 20);
+    check_ok(open_line(&a, &e, "file=image"), &e);
+    assert_int_equal(open_line(&b, &e, "file=image"), -EBUSY);
+    assert_int_equal(open_line(&b, &e, "file=image read-only"), -EBUSY);
+    device_close(a);
+
+    check_ok(open_line(&a, &e, "file=image read-only"), &e);
+    check_ok(open_line(&b, &e, "file=image read-only"), &e);
+    device_close(a);
+    assert_int_equal(open_line(&a, &e, "file=image"), -EBUSY);
+    device_close(b);
+    check_ok(open_line(&a, &e, "file=image"), &e);
+    device_close(a);
+}
+
+static void a_tail_below_a_sector_is_not_shown(void **state)
+{
+    (void)state;
+    struct error e;
+    struct device *d;
+    make_file("tail", 1535);
+    check_ok(open_line(&d, &e, "file=tail"), &e);
+    struct virtio_blk_config config;
+    memcpy(&config, d->config, sizeof(config));
+    assert_int_equal(config.capacity, 2);
+    device_close(d);
+}
+
+// ---- files -------------------------------------------------------------------------------
+
+// What the guest wrote is in the file, at its place, whatever it looks like.
+static void writes_are_in_the_file(void **state)
+{
+    (void)state;
+    static uint8_t data[65536], found[65536];
+    make_file("image", 1 << 20);
+    for (unsigned l = 0; l < ARRAY_LEN(rig_layouts); l++) {
+        struct disk_rig d;
+        disk_rig_open(&d, "disk d socket=/unused file=image", rig_layouts[l]);
+        disk_pattern(data, sizeof(data), 0, l);
+        memcpy(data, "QFI\xfb\0\0\0\3", 8); // the header of an image format (never probed)
+        assert_int_equal(disk_rig_write(&d, 0, data, sizeof(data)), OK);
+        assert_int_equal(disk_rig_flush(&d), OK);
+        disk_rig_close(&d);
+
+        int fd = open("image", O_RDONLY | O_CLOEXEC);
+        assert_int_equal(pread(fd, found, sizeof(found), 0), sizeof(found));
+        close(fd);
+        assert_memory_equal(found, data, sizeof(data));
+        disk_rig_open(&d, "disk d socket=/unused file=image", rig_layouts[l]);
+        memcpy(&found, d.rig.device->config, 8);
+        assert_int_equal(found[1], 2048 >> 8); // as large as before
+        assert_int_equal(disk_rig_read(&d, 0, found, sizeof(found)), OK);
+        assert_memory_equal(found, data, sizeof(data));
+        disk_rig_close(&d);
+    }
+}
+
+// One segment more than a system call takes.
+static void more_segments_than_one_call_takes(void **state)
+{
+    (void)state;
+    static const struct disk_shape shape = {"1025 of data", {48, 32, 64}, {33, 32, 64}};
+    static uint8_t data[65536];
+    make_file("image", 1 << 20);
+    for (unsigned l = 0; l < ARRAY_LEN(rig_layouts); l++) {
+        struct disk_rig d;
+        disk_rig_open(&d, "disk d socket=/unused file=image", rig_layouts[l]);
+        disk_pattern(data, sizeof(data), 0, 5 + l);
+        struct disk_call c = {.type = VIRTIO_BLK_T_OUT,
+                              .sector = 9,
+                              .out = data,
+                              .n_out = sizeof(data),
+                              .n_header = 16,
+                              .has_status = true};
+        assert_int_equal(disk_rig_run(&d, &shape, &c, 1), 1);
+        assert_int_equal(c.chain.n_out, 1025);
+        assert_int_equal(c.status, OK);
+        c = (struct disk_call){.type = VIRTIO_BLK_T_IN,
+                               .sector = 9,
+                               .n_in = sizeof(data),
+                               .n_header = 16,
+                               .has_status = true};
+        static const struct disk_shape in = {"header, 1025", {DISK_ALL}, {33, 32, 64}};
+        assert_int_equal(disk_rig_run(&d, &in, &c, 1), 1);
+        assert_int_equal(c.chain.n_in, 1025);
+        assert_int_equal(c.status, OK);
+        assert_int_equal(c.used, sizeof(data) + 1);
+        assert_memory_equal(c.in, data, sizeof(data));
+        disk_rig_close(&d);
+    }
+}
+
+// An image that somebody cut reads as zeros beyond its end, in any shape.
+static void a_cut_image_reads_as_zeros(void **state)
+{
+    (void)state;
+    static uint8_t data[16384], expected[16384];
+    for (unsigned i = 0; i < disk_n_shapes; i++) {
+        struct disk_rig d;
+        make_file("image", 1 << 20);
+        disk_rig_open(&d, "disk d socket=/unused file=image", rig_layouts[i % 2]);
+        disk_pattern(data, sizeof(data), 0, i);
+        assert_int_equal(disk_rig_write(&d, 0, data, sizeof(data)), OK);
+        assert_int_equal(truncate("image", 5000), 0);
+        memset(expected, 0, sizeof(expected));
+        memcpy(expected, data, 5000);
+        for (uint64_t sector = 0; sector < 32; sector += 4) {
+            struct disk_call c = {.type = VIRTIO_BLK_T_IN,
+                                  .sector = sector,
+                                  .n_in = 2048,
+                                  .n_header = 16,
+                                  .has_status = true};
+            assert_int_equal(disk_rig_run(&d, &disk_shapes[i], &c, 1), 1);
+            assert_int_equal(c.status, OK);
+            assert_int_equal(c.used, 2049);
+            assert_memory_equal(c.in, expected + sector * 512, 2048);
+        }
+        // A write beyond the end brings it back.
+        assert_int_equal(disk_rig_write(&d, 20, data, 512), OK);
+        assert_int_equal(disk_rig_read(&d, 20, expected, 512), OK);
+        assert_memory_equal(expected, data, 512);
+        disk_rig_close(&d);
+    }
+}
+
+// 5.2.6.2: whether writes are stable at once depends on what the driver took.
+static void without_flush_writes_are_stable(void **state)
+{
+    (void)state;
+    static uint8_t data[8192];
+    make_file("image", 1 << 20);
+    for (unsigned with_flush = 0; with_flush < 2; with_flush++) {
+        struct disk_rig d;
+        uint64_t flush = with_flush ? VIRTIO_BIT(VIRTIO_BLK_F_FLUSH) : 0;
+        disk_rig_open(&d, "disk d socket=/unused file=image", rig_layouts[0] | flush);
+        const struct disk_queue *q = d.rig.queue->priv;
+        assert_int_equal(q->is_write_through, !with_flush);
+        assert_int_equal(disk_rig_write(&d, 3, data, sizeof(data)), OK);
+        disk_rig_close(&d);
+    }
+}
+
+static void a_queue_changes_lanes_for_ever(void **state)
+{
+    (void)state;
+    static uint8_t data[512];
+    struct disk_rig d;
+    make_file("image", 1 << 20);
+    disk_rig_open(&d, "disk d socket=/unused file=image", rig_layouts[0]);
+    struct queue *q = d.rig.queue;
+    for (unsigned i = 0; i < URING_FILES_MAX + 10; i++) {
+        q->device->type->lane_leave(q);
+        assert_int_equal(q->device->type->lane_enter(q), 0);
+    }
+    assert_int_equal(disk_rig_read(&d, 0, data, sizeof(data)), OK);
+    disk_rig_close(&d);
+}
+
+// ---- failing ones ------------------------------------------------------------------------
+
+// A tmpfs of 1 MiB that nobody else sees. False: not permitted here.
+static bool mount_small(const char *name)
+{
+    return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount("small", name, "tmpfs", 0, "size=1M") == 0;
+}
+
+// A sparse image of 4 MiB meets the end of its file system; what is there stays readable.
+static void a_full_file_system_is_an_error(void **state)
+{
+    (void)state;
+    assert_int_equal(mkdir("small", 0755), 0);
+    if (!mount_small("small")) {
+        print_message("skipped: a tmpfs may not be mounted here\n");
+        skip();
+    }
+    enum { BYTES = 49152, N = (4 << 20) / BYTES };
+    static uint8_t data[BYTES], found[BYTES];
+    struct disk_rig d;
+    int statuses[N], n_failed = 0;
+    make_file("small/image", 4 << 20);
+    disk_rig_open(&d, "disk d socket=/unused file=small/image", rig_layouts[1]);
+    for (unsigned i = 0; i < N; i++) {
+        disk_pattern(data, BYTES, i * (BYTES / 512), 3);
+        statuses[i] = disk_rig_write(&d, i * (BYTES / 512), data, BYTES);
+        n_failed += statuses[i] == IOERR;
+        assert_in_range(statuses[i], OK, IOERR);
+    }
+    assert_in_range(n_failed, N / 2, N - 10);
+    for (unsigned i = 0; i < N; i++) {
+        if (statuses[i] != OK)
+            continue;
+        disk_pattern(data, BYTES, i * (BYTES / 512), 3);
+        assert_int_equal(disk_rig_read(&d, i * (BYTES / 512), found, BYTES), OK);
+        assert_memory_equal(found, data, BYTES);
+    }
+    assert_int_equal(disk_rig_flush(&d), OK);
+    disk_rig_close(&d);
+    assert_int_equal(umount("small"), 0);
+}
+
+// The guest's memory went away under a request: the kernel says EFAULT.
+static void truncated_guest_memory_is_an_error(void **state)
+{
+    (void)state;
+    make_file("image", 1 << 20);
+    for (unsigned l = 0; l < ARRAY_LEN(rig_layouts); l++) {
+        struct disk_rig d;
+        disk_rig_open(&d, "disk d socket=/unused file=image", rig_layouts[l]);
+        struct guest *g = d.rig.guest;
+        uint64_t kept = g->regions[0].bytes - 65536;
+        struct virtio_blk_req_header *header = (void *)d.arena;
+        uint8_t *status = d.arena + 64;
+        assert_int_equal(ftruncate(g->regions[0].fd, (off_t)kept), 0);
+        for (unsigned type = VIRTIO_BLK_T_IN; type <= VIRTIO_BLK_T_OUT; type++) {
+            *header = (struct virtio_blk_req_header){.type = type, .sector = 8};
+            *status = DISK_CANARY;
+            struct driver_segment segments[] = {{guest_addr(g, header), 16},
+                                                {g->first_addr + kept, 4096},
+                                                {guest_addr(g, status), 1}};
+            bool is_in = type == VIRTIO_BLK_T_IN;
+            struct driver_chain chain = {.segments = segments,
+                                         .n_out = is_in ? 1 : 2,
+                                         .n_in = is_in ? 2 : 1,
+                                         .n_direct = 3,
+                                         .in_bytes = is_in ? 4097 : 1};
+            struct driver_chain *chains[] = {&chain};
+            uint32_t length;
+            assert_int_equal(device_rig_run(&d.rig, chains, &length, 1), 1);
+            assert_int_equal(*status, IOERR);
+            assert_int_equal(length, is_in ? 0 : 1);
+        }
+        disk_rig_close(&d);
+    }
+}
+
+// A disk whose reads and writes fail while the file "broken" exists.
+static pid_t start_failing_disk(void)
+{
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        execlp("nbdfuse", "nbdfuse", "failing", "--command", "nbdkit", "-s", "--exit-with-parent",
+               "--filter=error", "memory", "1M", "error=EIO", "error-rate=100%",
+               "error-file=broken", NULL);
+        _exit(127);
+    }
+    return pid;
+}
+
+static bool is_served(pid_t pid, const char *path)
+{
+    time_t deadline = time(NULL) + 60;
+    struct stat st;
+    while (stat(path, &st) || st.st_size != 1 << 20) {
+        if (waitpid(pid, NULL, WNOHANG) == pid || time(NULL) > deadline)
+            return false;
+        usleep(1000);
+    }
+    return true;
+}
+
+static void eio_is_an_error_and_passes(void **state)
+{
+    (void)state;
+    static uint8_t data[4096], found[4096];
+    make_file("failing", 0);
+    pid_t pid = start_failing_disk();
+    if (!is_served(pid, "failing")) {
+        print_message("skipped: nbdfuse and nbdkit are not there, or may not mount\n");
+        skip();
+    }
+    struct disk_rig d;
+    disk_rig_open(&d, "disk d socket=/unused file=failing", rig_layouts[0]);
+    disk_pattern(data, sizeof(data), 8, 1);
+    assert_int_equal(disk_rig_write(&d, 8, data, sizeof(data)), OK);
+    make_file("broken", 0);
+    struct disk_call c = {
+        .type = VIRTIO_BLK_T_IN, .sector = 1024, .n_in = 4096, .n_header = 16, .has_status = true};
+    assert_int_equal(disk_rig_run(&d, DISK_PLAIN, &c, 1), 1);
+    assert_int_equal(c.status, IOERR);
+    assert_int_equal(c.used, 0);
+    assert_int_equal(disk_rig_write(&d, 8, found, sizeof(found)), IOERR);
+    assert_int_equal(unlink("broken"), 0);
+    assert_int_equal(disk_rig_write(&d, 512, data, sizeof(data)), OK);
+    assert_int_equal(disk_rig_read(&d, 1024, found, sizeof(found)), OK);
+    disk_rig_close(&d);
+    kill(pid, SIGINT); // nbdfuse unmounts
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bad_lines_are_refused),
+        cmocka_unit_test(images_are_locked),
+        cmocka_unit_test(a_tail_below_a_sector_is_not_shown),
+        cmocka_unit_test(writes_are_in_the_file),
+        cmocka_unit_test(more_segments_than_one_call_takes),
+        cmocka_unit_test(a_cut_image_reads_as_zeros),
+        cmocka_unit_test(without_flush_writes_are_stable),
+        cmocka_unit_test(a_queue_changes_lanes_for_ever),
+        cmocka_unit_test(a_full_file_system_is_an_error),
+        cmocka_unit_test(truncated_guest_memory_is_an_error),
+        cmocka_unit_test(eio_is_an_error_and_passes),
+    };
+    return cmocka_run_group_tests_name("disk", tests, enter_folder, leave_folder);
+}
