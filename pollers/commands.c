@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pollers/commands.h"
+
+#include "pollers/control.h"
+#include "pollers/report.h"
+
+#include <string.h>
+
+// The one parameter that @name names, or NULL with the sentence.
+static const char *only_text(const json_t *params, const char *name, struct error *e)
+{
+    const char *text = json_string_value(json_object_get(params, name));
+    if (text && json_object_size(params) == 1)
+        return text;
+    error_set(e, 0, "the parameters are {\"%s\": a string}", name);
+    return NULL;
+}
+
+static bool has_none(const json_t *params, struct error *e)
+{
+    if (json_object_size(params) == 0)
+        return true;
+    error_set(e, 0, "this method has no parameters");
+    return false;
+}
+
+static enum rpc_outcome add(void *context, const json_t *params, struct rpc_call *call,
+                            json_t **result, struct error *e)
+{
+    (void)call;
+    const char *line = only_text(params, "line", e);
+    if (!line)
+        return RPC_BAD_PARAMS;
+    if (control_add(context, line, e) < 0)
+        return RPC_FAILED;
+    *result = json_object();
+    return RPC_DONE;
+}
+
+static void removed(void *call)
+{
+    rpc_reply(call, json_object());
+}
+
+static enum rpc_outcome remove_device(void *context, const json_t *params, struct rpc_call *call,
+                                      json_t **result, struct error *e)
+{
+    (void)result;
+    const char *name = only_text(params, "name", e);
+    if (!name)
+        return RPC_BAD_PARAMS;
+    return control_remove(context, name, removed, call, e) < 0 ? RPC_FAILED : RPC_LATER;
+}
+
+static enum rpc_outcome list(void *context, const json_t *params, struct rpc_call *call,
+                             json_t **result, struct error *e)
+{
+    (void)call;
+    if (!has_none(params, e))
+        return RPC_BAD_PARAMS;
+    *result = report_list(context);
+    return RPC_DONE;
+}
+
+static enum rpc_outcome show(void *context, const json_t *params, struct rpc_call *call,
+                             json_t **result, struct error *e)
+{
+    (void)call;
+    const char *name = only_text(params, "name", e);
+    if (!name)
+        return RPC_BAD_PARAMS;
+    const struct endpoint *p = control_find(context, name);
+    if (!p) {
+        error_set(e, 0, "%s: there is no such device", name);
+        return RPC_FAILED;
+    }
+    *result = report_show(p);
+    return RPC_DONE;
+}
+
+static enum rpc_outcome stats(void *context, const json_t *params, struct rpc_call *call,
+                              json_t **result, struct error *e)
+{
+    (void)call;
+    if (!has_none(params, e))
+        return RPC_BAD_PARAMS;
+    *result = report_stats(context);
+    return RPC_DONE;
+}
+
+const struct rpc_method command_methods[] = {
+    {"add", add},   {"remove", remove_device}, {"list", list},
+    {"show", show}, {"stats", stats},          {.name = NULL},
+};
