@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// sluiced.c - the daemon: reads the command line, opens what it asks for, runs control.
+#include "devices/table.h"
+#include "pollers/commands.h"
+#include "pollers/control.h"
+#include "tools/notify.h"
+#include "tools/options.h"
+#include "tools/path.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static int fail(const char *sentence)
+{
+    fprintf(stderr, "sluiced: %s\n", sentence);
+    return EXIT_FAILURE;
+}
+
+static bool check_lines(const struct config *config)
+{
+    unsigned n_bad = config_check(config, device_table, device_table_n);
+    if (n_bad)
+        fprintf(stderr, "sluiced: %u of %u lines are wrong\n", n_bad, config->n_lines);
+    return n_bad == 0;
+}
+
+static bool add_devices(struct control *c, const struct config *config)
+{
+    for (unsigned i = 0; i < config->n_lines; i++) {
+        struct error e;
+        if (control_add(c, config->lines[i].text, &e) < 0) {
+            fprintf(stderr, "%s: %s\n", config->lines[i].origin, e.text);
+            return false;
+        }
+    }
+    return true;
+}
+
+// Every socket listens: say so, and run to the end.
+static int serve(struct control *c)
+{
+    printf("sluiced: ready\n");
+    fflush(stdout);
+    int err = notify_manager("READY=1");
+    if (err)
+        log_warning("cannot tell the service manager that sluiced is ready: error %d", -err);
+    return control_run(c);
+}
+
+static int run_control(struct control *c, const struct options *o)
+{
+    struct rpc *rpc;
+    struct error e;
+    if (o->is_control_default)
+        path_make_folder(o->control);
+    int err = rpc_open(&rpc, control_loop(c), o->control, 0600, command_methods, c, &e);
+    if (err)
+        return fail(e.text);
+    bool is_added = add_devices(c, &o->config);
+    if (is_added) {
+        err = serve(c);
+    } else {
+        control_stop(c);
+        err = control_run(c);
+    }
+    if (err) // queues are still out: their workers cannot be stopped, only ended
+        _exit(EXIT_FAILURE);
+    rpc_close(rpc);
+    return is_added ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static int start(const struct options *o, const struct topo *topo)
+{
+    static int cpus[TOPO_CPUS_MAX];
+    struct error e;
+    int n_cpus = topo_select(topo, o->workers, cpus, TOPO_CPUS_MAX, &e);
+    if (n_cpus < 0)
+        return fail(e.text);
+    if (o->only_check)
+        return EXIT_SUCCESS;
+    struct control_config config = {
+        .types = device_table,
+        .n_types = device_table_n,
+        .topo = topo,
+        .cpus = cpus,
+        .n_cpus = (unsigned)n_cpus,
+        .poll = o->poll,
+    };
+    struct control *c;
+    if (control_open(&c, &config, &e) < 0)
+        return fail(e.text);
+    int status = run_control(c, o);
+    control_close(c);
+    return status;
+}
+
+int main(int argc, char *argv[])
+{
+    struct options o;
+    struct topo *topo;
+    struct error e;
+    int status = options_parse(&o, argc, argv);
+    if (status == OPTIONS_RUN) {
+        status = EXIT_FAILURE;
+        if (!check_lines(&o.config)) {
+            // it said what is wrong
+        } else if (topo_open(&topo, NULL, &e) < 0) {
+            fail(e.text);
+        } else {
+            status = start(&o, topo);
+            topo_close(topo);
+        }
+    }
+    options_close(&o);
+    return status;
+}
