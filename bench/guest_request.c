@@ -5,29 +5,33 @@
 #include <stdlib.h>
 #include <string.h>
 
-int guest_request_open(struct guest_request *r, struct guest *g, uint32_t capacity, struct error *e)
+// Header and status share a line, as in a driver's request structure; the lines lie side by
+// side, since at equal offsets in their pages they would share few cache sets.
+int guest_request_open(struct guest_request requests[], unsigned n, struct guest *g,
+                       uint32_t capacity, struct error *e)
 {
-    *r = (struct guest_request){.capacity = capacity};
-    r->segments = calloc(GUEST_REQUEST_SEGMENTS_MAX, sizeof r->segments[0]);
-    // Header and status share a line, as in a driver's request structure.
-    r->header = guest_alloc(g, CACHE_LINE, CACHE_LINE);
-    r->data = guest_alloc(g, capacity, 4096);
-    if (!r->segments || !r->header || !r->data) {
-        guest_request_close(r);
-        return error_set(e, ENOMEM, "no room in guest memory for a request of %u bytes", capacity);
+    memset(requests, 0, n * sizeof requests[0]);
+    uint8_t *lines = guest_alloc(g, n * CACHE_LINE, CACHE_LINE);
+    for (unsigned i = 0; i < n; i++) {
+        struct guest_request *r = &requests[i];
+        r->data = guest_alloc(g, capacity, 4096);
+        if (!lines || !r->data)
+            return error_set(e, ENOMEM, "no room in guest memory for %u requests of %u bytes", n,
+                             capacity);
+        r->capacity = capacity;
+        r->header = (struct virtio_blk_req_header *)(void *)(lines + i * CACHE_LINE);
+        r->status = (uint8_t *)r->header + sizeof *r->header;
+        r->header_addr = guest_addr(g, r->header);
+        r->data_addr = guest_addr(g, r->data);
+        r->status_addr = guest_addr(g, r->status);
     }
-    r->status = (uint8_t *)r->header + sizeof *r->header;
-    r->header_addr = guest_addr(g, r->header);
-    r->data_addr = guest_addr(g, r->data);
-    r->status_addr = guest_addr(g, r->status);
-    r->chain.segments = r->segments;
     return 0;
 }
 
-void guest_request_close(struct guest_request *r)
+void guest_request_close(struct guest_request requests[], unsigned n)
 {
-    free(r->segments);
-    r->segments = NULL;
+    for (unsigned i = 0; i < n; i++)
+        free(requests[i].shredded);
 }
 
 static void set_form(struct guest_request *r, enum guest_request_form form)
@@ -46,11 +50,14 @@ void guest_request_prepare(struct guest_request *r, uint32_t type, uint64_t sect
     unsigned n = 0;
     *r->header = (struct virtio_blk_req_header){type, 0, sector};
     *r->status = GUEST_REQUEST_STATUS_UNSET;
+    r->type = type;
+    r->sector = sector;
     r->bytes = bytes;
-    r->segments[n++] = (struct driver_segment){r->header_addr, sizeof *r->header};
+    r->plain[n++] = (struct driver_segment){r->header_addr, sizeof *r->header};
     if (bytes)
-        r->segments[n++] = (struct driver_segment){r->data_addr, bytes};
-    r->segments[n++] = (struct driver_segment){r->status_addr, 1};
+        r->plain[n++] = (struct driver_segment){r->data_addr, bytes};
+    r->plain[n++] = (struct driver_segment){r->status_addr, 1};
+    r->chain.segments = r->plain;
     r->chain.n_in = (uint16_t)(is_read && bytes ? 2 : 1);
     r->chain.n_out = (uint16_t)(n - r->chain.n_in);
     r->chain.in_bytes = is_read ? bytes + 1 : 1;
@@ -61,7 +68,7 @@ void guest_request_prepare(struct guest_request *r, uint32_t type, uint64_t sect
 static void cut(struct guest_request *r, unsigned at, uint32_t bytes)
 {
     unsigned n = r->chain.n_out + r->chain.n_in;
-    struct driver_segment *s = &r->segments[at];
+    struct driver_segment *s = &r->shredded[at];
     memmove(s + 1, s, (n - at) * sizeof *s);
     s[0].bytes = bytes;
     s[1].addr += bytes;
@@ -76,11 +83,16 @@ void guest_request_shred(struct guest_request *r, unsigned n_max, enum guest_req
                          uint64_t *seed)
 {
     n_max = MIN(n_max, GUEST_REQUEST_SEGMENTS_MAX);
+    if (!r->shredded)
+        r->shredded = calloc(GUEST_REQUEST_SEGMENTS_MAX, sizeof r->shredded[0]);
+    assert(r->shredded);
+    memcpy(r->shredded, r->plain, sizeof r->plain);
+    r->chain.segments = r->shredded;
     for (unsigned tries = 0; tries < 4 * n_max; tries++) {
         unsigned n = r->chain.n_out + r->chain.n_in;
         unsigned at = (unsigned)random_below(seed, n);
-        if (n < n_max && r->segments[at].bytes > 1)
-            cut(r, at, 1 + (uint32_t)random_below(seed, r->segments[at].bytes - 1));
+        if (n < n_max && r->shredded[at].bytes > 1)
+            cut(r, at, 1 + (uint32_t)random_below(seed, r->shredded[at].bytes - 1));
     }
     set_form(r, form);
 }

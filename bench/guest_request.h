@@ -15,18 +15,22 @@ struct guest_request {
     struct virtio_blk_req_header *header;
     uint8_t *data;
     uint8_t *status;
+    uint64_t header_addr, data_addr, status_addr;
     uint32_t capacity; // bytes at data
     uint32_t bytes;    // of data in this request
-    uint64_t header_addr, data_addr, status_addr;
-    struct driver_segment *segments; // GUEST_REQUEST_SEGMENTS_MAX
+    uint32_t type;
+    uint64_t sector;
+    uint64_t submitted_at;           // the user's
+    struct driver_segment plain[3];  // header, data, status
+    struct driver_segment *shredded; // GUEST_REQUEST_SEGMENTS_MAX, made when it is first needed
 };
 
 enum guest_request_form { GUEST_REQUEST_DIRECT, GUEST_REQUEST_INDIRECT, GUEST_REQUEST_MIXED };
 
-// Allocate for up to @capacity bytes of data. 0 or -ENOMEM.
-int guest_request_open(struct guest_request *r, struct guest *g, uint32_t capacity,
-                       struct error *e);
-void guest_request_close(struct guest_request *r);
+// Allocate @n requests for up to @capacity bytes of data each. 0 or -ENOMEM.
+int guest_request_open(struct guest_request requests[], unsigned n, struct guest *g,
+                       uint32_t capacity, struct error *e);
+void guest_request_close(struct guest_request requests[], unsigned n);
 
 // One segment each for header, data (if any) and status.
 void guest_request_prepare(struct guest_request *r, uint32_t type, uint64_t sector, uint32_t bytes,

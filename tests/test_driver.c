@@ -436,6 +436,7 @@ static void test_crimes(void **state)
         driver_reset(rig->driver);
         rig->n_out = 0;
         model_open(&rig->model, rig->guest, rig->driver, cases[i].features);
+        assert_int_equal(collect(rig, 8), 0);
         offer(rig, 3);
         drain(rig);
         rig_close(rig);

@@ -74,8 +74,6 @@ struct run {
     const struct way *way;
     struct guest_disk *disk;
     struct guest_request requests[DEPTH];
-    uint32_t types[DEPTH];
-    uint64_t sectors[DEPTH];
     uint64_t seed;
 };
 
@@ -94,16 +92,14 @@ static void open_run(struct run *run, const struct way *way)
     };
     *run = (struct run){.way = way, .seed = 1};
     check_ok(guest_disk_open(&run->disk, &c, &e), &e);
-    for (unsigned i = 0; i < DEPTH; i++)
-        check_ok(guest_request_open(&run->requests[i], run->disk->guest, IO_MAX, &e), &e);
+    check_ok(guest_request_open(run->requests, DEPTH, run->disk->guest, IO_MAX, &e), &e);
 }
 
 static void close_run(struct run *run)
 {
     struct error e;
     check_ok(guest_disk_stop(run->disk, &e), &e);
-    for (unsigned i = 0; i < DEPTH; i++)
-        guest_request_close(&run->requests[i]);
+    guest_request_close(run->requests, DEPTH);
     guest_disk_close(run->disk);
 }
 
@@ -115,8 +111,6 @@ static void submit(struct run *run, unsigned i)
     uint32_t bytes = 512 * (1 + (uint32_t)random_below(&run->seed, IO_MAX / 512));
     uint64_t sector = i * stretch + random_below(&run->seed, stretch - bytes / 512);
     uint32_t type = random_below(&run->seed, 2) ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN;
-    run->types[i] = type;
-    run->sectors[i] = sector;
     if (type == VIRTIO_BLK_T_OUT) {
         for (uint32_t at = 0; at < bytes; at += 8)
             memcpy(r->data + at, &(uint64_t){random_next(&run->seed)}, 8);
@@ -130,14 +124,13 @@ static void submit(struct run *run, unsigned i)
     assert_true(guest_disk_submit(run->disk, i % run->way->n_queues, r));
 }
 
-static void check_result(struct run *run, unsigned i, uint32_t used_len)
+static void check_result(const struct guest_request *r, uint32_t used_len)
 {
-    const struct guest_request *r = &run->requests[i];
     assert_int_equal(*r->status, VIRTIO_BLK_S_OK);
-    if (run->types[i] != VIRTIO_BLK_T_IN)
+    if (r->type != VIRTIO_BLK_T_IN)
         return;
     assert_int_equal(used_len, r->bytes + 1);
-    assert_memory_equal(r->data, daemon_state.shadow + run->sectors[i] * 512, r->bytes);
+    assert_memory_equal(r->data, daemon_state.shadow + r->sector * 512, r->bytes);
 }
 
 static void wait_for_interrupt(struct run *run, unsigned queue)
@@ -156,11 +149,8 @@ static unsigned collect(struct run *run, unsigned queue)
     int n = driver_poll(run->disk->drivers[queue], used, DEPTH, &e);
     if (n < 0)
         fail_msg("%s: %s", run->way->name, e.text);
-    for (int k = 0; k < n; k++) {
-        struct guest_request *r = (struct guest_request *)used[k].chain;
-        unsigned i = (unsigned)(r - run->requests);
-        check_result(run, i, used[k].len);
-    }
+    for (int k = 0; k < n; k++)
+        check_result((struct guest_request *)used[k].chain, used[k].len);
     if (!n && run->way->is_interrupted)
         wait_for_interrupt(run, queue);
     return (unsigned)n;
