@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// crew.h - a device that answers at once or only when told, its queues, and their drivers.
+//
+// The device pushes every chain it pops, or (slow) keeps it until crew_release(), which it hears
+// of through its worker's io_uring. Drivers are the bench's.
+//
+// Threads  the test's, which is control and all drivers; the device runs on the workers.
+#pragma once
+
+#include "bench/driver.h"
+#include "pollers/worker.h"
+#include "tests/check.h"
+
+#define CREW_SIZE        64 // descriptors of a queue
+#define CREW_QUEUES_MAX  256
+#define CREW_DEADLINE_MS 60000 // nothing takes that long: it is lost
+
+struct crew_queue {
+    struct queue *q;
+    struct driver *driver;
+    struct driver_segment segment[CREW_SIZE];
+    struct driver_chain chain[CREW_SIZE];
+    struct driver_chain *free[CREW_SIZE];
+    unsigned n_free;
+
+    // The device's, on the worker.
+    bool is_slow;
+    struct chain *held[CREW_SIZE];
+    unsigned n_held;
+    int gate_fd;
+    uint64_t gate_value;
+    struct uring_op gate;
+    bool gate_is_out;
+    uint64_t turn_seen; // lane's now at the last poll
+    _Atomic uint64_t n_polls, n_popped, n_repolls;
+    atomic_uint most_popped; // in one poll
+    atomic_uint n_enters, n_leaves;
+    atomic_int enter_result; // of the next lane_enter
+};
+
+struct crew {
+    struct guest *guest;
+    struct mem *mem;
+    struct device device;
+    unsigned n_queues;
+    struct crew_queue *queues;
+};
+
+// Started rings, attached nowhere.
+void crew_open(struct crew *crew, unsigned n_queues, uint64_t features);
+void crew_close(struct crew *crew);
+
+struct worker *crew_worker(unsigned index, enum worker_poll poll);
+
+// Ask, and wait for the answer.
+void crew_attach(struct crew *crew, struct worker *w, unsigned i);
+void crew_detach(struct crew *crew, struct worker *w, unsigned i);
+void crew_call(struct worker *w, struct queue *q, void (*fn)(struct queue *q, void *argument),
+               void *argument);
+struct queue *crew_answer(struct worker *w);
+
+// Driver: make up to @n chains available, kick if asked to. Returns how many found room.
+unsigned crew_offer(struct crew_queue *s, unsigned n);
+// Driver: collect what was used, without waiting.
+unsigned crew_collect(struct crew_queue *s);
+// Driver: poll until @n came back.
+void crew_await(struct crew_queue *s, unsigned n);
+// Driver: wait for interrupts until @n came back.
+void crew_await_interrupt(struct crew_queue *s, unsigned n);
+// Let the slow device finish what it holds.
+void crew_release(struct crew_queue *s);
+
+// Fails the test if the condition does not come true.
+#define crew_until(condition)                                                                      \
+    do {                                                                                           \
+        uint64_t crew_start_ = crew_now_ms();                                                      \
+        while (!(condition)) {                                                                     \
+            if (crew_now_ms() - crew_start_ > CREW_DEADLINE_MS)                                    \
+                fail_msg("never: %s", #condition);                                                 \
+            sched_yield();                                                                         \
+        }                                                                                          \
+    } while (0)
+uint64_t crew_now_ms(void);
