@@ -221,7 +221,7 @@ bool front_has_reply(const struct front *r)
     return recv(r->socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
 }
 
-// A front end may read with one recv() and no MSG_WAITALL, so that is what is done here.
+// A front end may read a reply with one recv() and no MSG_WAITALL, so that is what is done here.
 void front_reply(struct front *r, uint32_t request, struct message *m)
 {
     struct {
@@ -234,11 +234,14 @@ void front_reply(struct front *r, uint32_t request, struct message *m)
                        .msg_iovlen = 1,
                        .msg_control = control,
                        .msg_controllen = sizeof(control)};
-    ssize_t n = recvmsg(r->socket, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    assert_true(n >= (ssize_t)sizeof(wire.header));
+    ssize_t n = recv(r->socket, &wire, sizeof(wire.header), MSG_PEEK | MSG_DONTWAIT);
+    assert_int_equal(n, sizeof(wire.header));
+    assert_true(wire.header.size <= sizeof(wire.payload));
+    iov.iov_len = sizeof(wire.header) + wire.header.size;
+    n = recvmsg(r->socket, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    assert_int_equal(n, iov.iov_len);
     assert_int_equal(wire.header.request, request);
     assert_int_equal(wire.header.flags, 0x5);
-    assert_int_equal(n, sizeof(wire.header) + wire.header.size);
     *m = (struct message){.header = wire.header};
     memcpy(&m->payload, &wire.payload, wire.header.size);
     struct cmsghdr *c = CMSG_FIRSTHDR(&h);
