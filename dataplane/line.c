@@ -108,10 +108,10 @@ static int next_word(const struct line *l, char **cursor, char **word, struct er
         else
             *out++ = *in;
     }
-    if (quote)
-        return refuse(l, e, "a quote %c is not closed: %.*s", quote, SHOWN_MAX, *word);
     *cursor = *in ? in + 1 : in;
     *out = '\0';
+    if (quote)
+        return refuse(l, e, "a quote %c is not closed: %.*s", quote, SHOWN_MAX, *word);
     return 0;
 }
 
@@ -153,7 +153,8 @@ static int refuse_key(const struct line *l, const char *name, struct error *e)
     const struct line_key *key;
     for (unsigned i = 0; (key = key_at(l->schema, i)); i++)
         list_add(&list, key->name, key->kind != LINE_FLAG);
-    return refuse(l, e, "unknown key %.*s; one of %s", SHOWN_MAX, name, list.text);
+    return refuse(l, e, "unknown key %.*s; %s%s", SHOWN_MAX, name,
+                  list.n_bytes ? "one of " : "it takes none", list.text);
 }
 
 static int parse_key(struct line *l, char *word, struct error *e)

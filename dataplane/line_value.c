@@ -89,7 +89,7 @@ bool line_value_parse(const struct line_key *key, const char *text, uint64_t *nu
 static void format_bound(enum line_kind kind, uint64_t v, char out[NUMBER_TEXT_MAX])
 {
     if (kind == LINE_OCTAL) {
-        snprintf(out, NUMBER_TEXT_MAX, "0%" PRIo64, v);
+        snprintf(out, NUMBER_TEXT_MAX, "%#" PRIo64, v);
         return;
     }
     unsigned n_units = 0;
