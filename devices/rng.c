@@ -74,7 +74,7 @@ static unsigned rng_poll(struct queue *q, unsigned budget)
     // 5.4.6.2: at least one byte each, so no more chains than bytes.
     unsigned n = ring_pop(&q->ring, chains, MIN(MIN(budget, RING_BATCH_MAX), pool->n_left));
     for (unsigned i = 0; i < n; i++) {
-        if (chains[i]->n_out || !chains[i]->n_in) // 5.4.6.1: only device-writable buffers
+        if (chains[i]->n_out) // 5.4.6.1: only device-writable buffers
             ring_fault(&q->ring, RING_BAD_REQUEST, chains[i]->id);
         uint32_t owed = n - 1 - i; // a byte for each chain that follows
         queue_push(q, chains[i], fill(chains[i], pool, pool->n_left - owed));

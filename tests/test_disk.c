@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "devices/disk.h"
+#include "tests/child.h"
 #include "tests/disk_rig.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -381,15 +381,20 @@ static void truncated_guest_memory_is_an_error(void **state)
 // A disk whose reads and writes fail while the file "broken" exists.
 static pid_t start_failing_disk(void)
 {
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        execlp("nbdfuse", "nbdfuse", "failing", "--command", "nbdkit", "-s", "--exit-with-parent",
-               "--filter=error", "memory", "1M", "error=EIO", "error-rate=100%",
-               "error-file=broken", NULL);
-        _exit(127);
-    }
-    return pid;
+    char *const argv[] = {"nbdfuse",
+                          "failing",
+                          "--command",
+                          "nbdkit",
+                          "-s",
+                          "--exit-with-parent",
+                          "--filter=error",
+                          "memory",
+                          "1M",
+                          "error=EIO",
+                          "error-rate=100%",
+                          "error-file=broken",
+                          NULL};
+    return child_start(argv);
 }
 
 static bool is_served(pid_t pid, const char *path)
@@ -429,8 +434,7 @@ static void eio_is_an_error_and_passes(void **state)
     assert_int_equal(disk_rig_write(&d, 512, data, sizeof(data)), OK);
     assert_int_equal(disk_rig_read(&d, 1024, found, sizeof(found)), OK);
     disk_rig_close(&d);
-    kill(pid, SIGINT); // nbdfuse unmounts
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    child_stop(pid, 60); // it unmounts
 }
 
 int main(void)

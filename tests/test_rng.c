@@ -81,6 +81,16 @@ static void every_chain_gets_a_byte(void **state)
     assert_int_equal(device_rig_run(&rig, chains, lengths, 64), 64);
     for (unsigned i = 0; i < 64; i++)
         assert_in_range(lengths[i], 1, size);
+
+    // Likewise when a pool has fewer bytes left than there are chains.
+    uint32_t most = 4090, one = 1;
+    make(&b[0], &rig, buffer, 0, &most, 1);
+    assert_int_equal(run_one(&rig, &b[0]), most);
+    for (unsigned i = 0; i < 64; i++)
+        make(&b[i], &rig, buffer + i * size, 0, &one, 1);
+    assert_int_equal(device_rig_run(&rig, chains, lengths, 64), 64);
+    for (unsigned i = 0; i < 64; i++)
+        assert_int_equal(lengths[i], 1);
     device_rig_close(&rig);
 }
 
