@@ -135,7 +135,7 @@ static void bad_logs_are_refused(void **state)
 // ---- against a front end that takes bits meanwhile -------------------------------------------
 
 #define SHARED_PAGES 64
-#define ROUNDS       20000
+#define ROUNDS       500000 // long enough that the two overlap
 
 struct marker {
     pthread_t thread;
@@ -186,7 +186,7 @@ static void no_write_is_lost_to_a_migration(void **state)
         markers[i] = (struct marker){.log = log, .parity = i, .written = written};
         assert_int_equal(pthread_create(&markers[i].thread, NULL, mark_pages, &markers[i]), 0);
     }
-    for (unsigned i = 0; i < ROUNDS; i++)
+    for (unsigned i = 0; i < ROUNDS / 20; i++)
         copy_dirty(log, written, copies);
     for (unsigned i = 0; i < 2; i++)
         pthread_join(markers[i].thread, NULL);
