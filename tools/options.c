@@ -9,10 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifndef SLUICE_VERSION
-#define SLUICE_VERSION "unknown"
-#endif
-
 static const char help_head[] =
     "Usage: sluiced [--config FILE] [--control PATH] [--workers auto|CPULIST]\n"
     "               [--poll busy|adaptive|interrupt] [--add 'LINE']... [--check-config]\n"

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// view.h - the daemon's answers as tables for people.
+//
+// Threads  one.
+#pragma once
+
+#include <jansson.h>
+
+void view_list(const json_t *list);
+void view_show(const json_t *device);
+
+// Counters since the start, or, with the answer before (@before not NULL), a second's rates.
+void view_stats(const json_t *stats, const json_t *before);
