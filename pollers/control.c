@@ -83,6 +83,20 @@ static const struct device_type *type_of(const struct control *c, const struct l
     return c->config.types[i];
 }
 
+// Which of its own things @l shares with a device that is there, NULL for none.
+static const char *find_clash(const struct control *c, const struct line *l)
+{
+    const struct endpoint *p;
+    if (control_find(c, l->name))
+        return "name";
+    TAILQ_FOREACH(p, &c->endpoints, link)
+    {
+        if (strcmp(p->path, line_text(l, "socket", "")) == 0)
+            return "socket";
+    }
+    return NULL;
+}
+
 static int parse_new(struct control *c, struct line **l, const char *text, struct error *e)
 {
     if (c->is_stopping)
@@ -90,9 +104,10 @@ static int parse_new(struct control *c, struct line **l, const char *text, struc
     int err = line_parse(l, text, c->schemas, c->config.n_types, e);
     if (err)
         return err;
-    if (control_find(c, (*l)->name)) {
-        err = error_set(e, EEXIST, "%s %s: there is a device of that name", (*l)->schema->type,
-                        (*l)->name);
+    const char *clash = find_clash(c, *l);
+    if (clash) {
+        err = error_set(e, EEXIST, "%s %s: another device has that %s", (*l)->schema->type,
+                        (*l)->name, clash);
         line_free(*l);
     }
     return err;
