@@ -201,6 +201,8 @@ static void bad_lines_are_told(void **state)
         {"disk d queues=", "disk d: queues=: " QUEUES},
         {"disk d queues=18446744073709551617", "disk d: queues=18446744073709551617: " QUEUES},
         {"disk d any=18446744073709551616", "disk d: any=18446744073709551616: a number"},
+        {"disk d any=99999999999999999999", "disk d: any=99999999999999999999: a number"},
+        {"disk d ram=16777217T", "disk d: ram=16777217T: " RAM}, // would wrap to 1T
         {"disk d ram=511", "disk d: ram=511: " RAM},
         {"disk d ram=K", "disk d: ram=K: " RAM},
         {"disk d ram=1KB", "disk d: ram=1KB: " RAM},

@@ -101,7 +101,10 @@ static void journal_gets_priorities(void **state)
     assert_string_equal(written(), "<3>e\n<4>w\n<6>i\n<7>d\n");
 
     // Inherited, and standard error is another file.
-    static const char *const foreign[] = {"1:1", "", "x", "5"};
+    char other_dev[64], other_ino[64];
+    snprintf(other_dev, sizeof(other_dev), "%lu:%lu", st.st_dev + 1, st.st_ino);
+    snprintf(other_ino, sizeof(other_ino), "%lu:%lu", st.st_dev, st.st_ino + 1);
+    const char *const foreign[] = {other_dev, other_ino, "", "x", "5"};
     for (size_t i = 0; i < ARRAY_LEN(foreign); i++) {
         setenv("JOURNAL_STREAM", foreign[i], 1);
         log_error("e");
