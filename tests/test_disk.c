@@ -267,6 +267,13 @@ static void a_cut_image_reads_as_zeros(void **state)
     }
 }
 
+// What went to the kernel last.
+static const struct io_uring_sqe *last_entry(const struct disk_rig *d)
+{
+    const struct io_uring_sq *sq = &d->rig.lane.uring.ring.sq;
+    return &sq->sqes[(sq->sqe_tail - 1) & sq->ring_mask];
+}
+
 // 5.2.6.2: whether writes are stable at once depends on what the driver took.
 static void without_flush_writes_are_stable(void **state)
 {
@@ -280,6 +287,10 @@ static void without_flush_writes_are_stable(void **state)
         const struct disk_queue *q = d.rig.queue->priv;
         assert_int_equal(q->is_write_through, !with_flush);
         assert_int_equal(disk_rig_write(&d, 3, data, sizeof(data)), OK);
+        assert_int_equal(last_entry(&d)->opcode, IORING_OP_WRITE);
+        assert_int_equal(last_entry(&d)->rw_flags, with_flush ? 0 : RWF_DSYNC);
+        assert_int_equal(disk_rig_flush(&d), OK);
+        assert_int_equal(last_entry(&d)->opcode, IORING_OP_FSYNC);
         disk_rig_close(&d);
     }
 }
