@@ -114,6 +114,19 @@ static void test_reply_ack(void **state)
     assert_false(front_is_open(r));
 }
 
+// What breaks the protocol is answered, and is the end all the same.
+static void test_broken_protocol(void **state)
+{
+    struct front *r = *state;
+    uint64_t features = UINT64_MAX;
+    front_negotiate(r, FRONT_FEATURES, FRONT_PROTOCOL_FEATURES);
+    front_log_begin();
+    assert_int_equal(front_ack(r, VHOST_USER_SET_FEATURES, &features, 8, NULL, 0), 1);
+    assert_non_null(strstr(front_log_end(), "toy toy0: SET_FEATURES: 0xffffffffffffffff "
+                                            "acknowledges 0x"));
+    assert_false(front_is_open(r));
+}
+
 static void test_status(void **state)
 {
     struct front *r = *state;
@@ -481,9 +494,11 @@ static void test_inflight(void **state)
         struct vhost_user_inflight i = {.num_queues = 2, .queue_size = 128};
         struct message m;
         front_negotiate(r, features, FRONT_PROTOCOL_FEATURES);
+        unsigned n_fds = front_count_fds();
         front_do(r, VHOST_USER_GET_INFLIGHT_FD, &i, sizeof(i), NULL, 0);
         front_reply(r, VHOST_USER_GET_INFLIGHT_FD, &m);
-        assert_int_equal(m.header.size, sizeof(i)); // QEMU compares with its structure's
+        assert_int_equal(front_count_fds(), n_fds + 1); // ours, as the front end
+        assert_int_equal(m.header.size, sizeof(i));     // QEMU compares with its structure's
         assert_int_equal(m.payload.inflight.mmap_size, bytes);
         assert_int_equal(m.payload.inflight.mmap_offset, 0);
         assert_int_equal(m.n_fds, 1);
@@ -546,6 +561,7 @@ int main(void)
         TEST(test_features),
         TEST(test_only_offered_features),
         TEST(test_reply_ack),
+        TEST(test_broken_protocol),
         TEST(test_status),
         TEST(test_config),
         TEST(test_config_changed),

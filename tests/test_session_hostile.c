@@ -564,6 +564,8 @@ static void send_random(struct front *r, const int fds[], uint64_t *x)
         payload.u64 = FRONT_FEATURES | (payload.u64 & 1 ? LOG_ALL : 0);
     if (request == VHOST_USER_SET_MEM_TABLE && n_fds <= 8)
         bytes = 8 + 32 * (payload.memory.n_regions = n_fds);
+    if (request == VHOST_USER_GET_INFLIGHT_FD || request == VHOST_USER_SET_INFLIGHT_FD)
+        payload.inflight = (struct vhost_user_inflight){0x1000, 0, 2, 16};
     if (s->max == 8 && s->fds_max == 1)
         payload.u64 &= 3;
     if (request == VHOST_USER_ADD_MEM_REG || request == VHOST_USER_SET_MEM_TABLE)
