@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -328,6 +329,28 @@ static void offset_need_not_be_a_page(void **state)
     assert_int_equal(count_pages(), 0);
 }
 
+// Huge pages are mapped whole, and zero pages over them as well: this needs none to be reserved,
+// since a fault without one is a SIGBUS like any other.
+static void huge_pages_are_mapped_whole(void **state)
+{
+    (void)state;
+    assert_int_equal(guard_install(), 0);
+    const uint64_t huge = 2 << 20;
+    struct mem_desc desc = region(0, huge, PAGE);
+    int fd = memfd_create(NAME, MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+    if (fd < 0)
+        skip(); // a kernel without them
+    assert_int_equal(ftruncate(fd, (off_t)(2 * huge)), 0);
+    struct mem *m = set(NULL, &desc, 1, fd);
+    assert_int_equal(count_pages(), 2 * huge / PAGE);
+    assert_int_equal(ftruncate(fd, 0), 0);
+    assert_int_equal(*(volatile uint8_t *)&m->regions[0].host[huge - 1], 0);
+    assert_true(mem_is_failed(m));
+    assert_int_equal(count_pages(), 0); // nothing of the file is left
+    mem_free(m);
+    close(fd);
+}
+
 static void writes_reach_the_file(void **state)
 {
     (void)state;
@@ -501,6 +524,7 @@ int main(void)
         cmocka_unit_test(addresses_are_found),
         cmocka_unit_test(user_addresses_are_found_in_one_region),
         cmocka_unit_test(offset_need_not_be_a_page),
+        cmocka_unit_test(huge_pages_are_mapped_whole),
         cmocka_unit_test(writes_reach_the_file),
         cmocka_unit_test(empty_table_finds_nothing),
         cmocka_unit_test(same_regions_share_their_mapping),
