@@ -134,12 +134,14 @@ static void bad_logs_are_refused(void **state)
 
 // ---- against a front end that takes bits meanwhile -------------------------------------------
 
-#define SHARED_PAGES 64
-#define ROUNDS       500000 // long enough that the two overlap
+#define SHARED_PAGES (FILE_BYTES * 8)
+#define ROUNDS       (SHARED_PAGES / 2) // each page once: a bit that is lost stays lost
+#define MISSES       500000
 
 struct marker {
     pthread_t thread;
     struct dirty *log;
+    pthread_barrier_t *start;
     unsigned parity; // pages with this parity are ours: every byte is shared by two markers
     _Atomic uint32_t *written; // what a page holds: how often it was written
 };
@@ -147,6 +149,7 @@ struct marker {
 static void *mark_pages(void *argument)
 {
     struct marker *m = argument;
+    pthread_barrier_wait(m->start);
     for (unsigned i = 0; i < ROUNDS; i++) {
         unsigned page = (i * 2 + m->parity) % SHARED_PAGES;
         uint32_t n = atomic_load_explicit(&m->written[page], memory_order_relaxed);
@@ -160,7 +163,7 @@ static void *mark_pages(void *argument)
 static unsigned copy_dirty(struct dirty *log, _Atomic uint32_t *written, uint32_t *copies)
 {
     unsigned n = 0;
-    for (unsigned i = 0; i < LOG_BYTES; i++) {
+    for (unsigned i = 0; i < log->n_bytes; i++) {
         uint8_t bits = __atomic_exchange_n(&log->bits[i], 0, __ATOMIC_ACQ_REL);
         for (unsigned bit = 0; bit < 8; bit++) {
             if (!(bits >> bit & 1))
@@ -177,16 +180,18 @@ static void no_write_is_lost_to_a_migration(void **state)
 {
     (void)state;
     static _Atomic uint32_t written[SHARED_PAGES];
-    uint32_t copies[SHARED_PAGES] = {0};
+    static uint32_t copies[SHARED_PAGES];
     int fd = file_open();
-    struct dirty *log = log_open(fd, LOG_BYTES, LOG_OFFSET);
+    struct dirty *log = log_open(fd, FILE_BYTES, 0);
     struct marker markers[2];
+    pthread_barrier_t start;
+    pthread_barrier_init(&start, NULL, 2);
     copy_dirty(log, written, copies); // canaries
     for (unsigned i = 0; i < 2; i++) {
-        markers[i] = (struct marker){.log = log, .parity = i, .written = written};
+        markers[i] = (struct marker){.log = log, .start = &start, .parity = i, .written = written};
         assert_int_equal(pthread_create(&markers[i].thread, NULL, mark_pages, &markers[i]), 0);
     }
-    for (unsigned i = 0; i < ROUNDS / 20; i++)
+    for (unsigned i = 0; i < 20; i++)
         copy_dirty(log, written, copies);
     for (unsigned i = 0; i < 2; i++)
         pthread_join(markers[i].thread, NULL);
@@ -204,7 +209,7 @@ static void no_write_is_lost_to_a_migration(void **state)
 // Rings on several workers share a log: none of their misses may be lost.
 static void *miss_pages(void *argument)
 {
-    for (unsigned i = 0; i < ROUNDS; i++)
+    for (unsigned i = 0; i < MISSES; i++)
         dirty_mark(argument, UINT64_MAX, 1);
     return NULL;
 }
@@ -219,7 +224,7 @@ static void misses_of_two_workers_add_up(void **state)
         assert_int_equal(pthread_create(&threads[i], NULL, miss_pages, log), 0);
     for (unsigned i = 0; i < 2; i++)
         pthread_join(threads[i], NULL);
-    assert_int_equal(counter_read(&log->n_missed), 2 * ROUNDS);
+    assert_int_equal(counter_read(&log->n_missed), 2 * MISSES);
     dirty_close(log);
     close(fd);
 }
@@ -255,8 +260,8 @@ static void our_addresses_become_the_guests(void **state)
     int fds[] = {mem_fd, mem_fd};
     struct mem *m = NULL;
     struct error e;
-    uint32_t copies[SHARED_PAGES];
-    _Atomic uint32_t written[SHARED_PAGES] = {0};
+    static uint32_t copies[SHARED_PAGES];
+    static _Atomic uint32_t written[SHARED_PAGES];
     assert_int_equal(mem_set(&m, NULL, descs, fds, 2, &e), 0);
     struct dirty *d = log_open(fd, LOG_BYTES, 0);
     copy_dirty(d, written, copies);
