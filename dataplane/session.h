@@ -37,7 +37,8 @@ enum session_state {
     SESSION_CLOSED,  // session_free() may be called
 };
 
-// [C] Serve @d on @fd (a connected Unix stream socket, made non-blocking and taken over).
+// [C] Serve @d on @fd, a connected Unix stream socket: made non-blocking, and taken over unless
+// this fails.
 int session_open(struct session **out, int fd, struct device *d, const struct session_host *host,
                  void *context, struct error *e);
 void session_free(struct session *s); // must be SESSION_CLOSED

@@ -97,7 +97,7 @@ static void apply(struct session *s)
     for (unsigned i = 0; i < s->device->n_queues; i++) {
         struct session_queue *sq = &s->queues[i];
         if (sq->must_stop)
-            session_queue_stop(sq);
+            session_queue_stop(s, sq);
     }
     if (s->change.apply)
         s->result = s->change.apply(s, &s->error);

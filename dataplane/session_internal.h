@@ -126,7 +126,7 @@ bool session_is_attached(const struct session *s); // any queue
 // Whether the front end wants this ring to run.
 bool session_queue_is_wanted(const struct session *s, const struct session_queue *sq);
 int session_queue_start(struct session *s, struct session_queue *sq, struct error *e);
-void session_queue_stop(struct session_queue *sq);
+void session_queue_stop(struct session *s, struct session_queue *sq);
 // As before the first message, but for the call and error descriptors.
 void session_queue_reset(struct session_queue *sq);
 void session_queue_close_fds(struct session_queue *sq);

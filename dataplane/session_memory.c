@@ -58,9 +58,10 @@ int session_set_mem_table(struct session *s, struct message *m, struct error *e)
 {
     const struct vhost_user_memory *table = &m->payload.memory;
     uint32_t n = table->n_regions;
-    // "The size and ordering of the fds matches the number and ordering of memory regions."
+    // "The size and ordering of the fds matches the number and ordering of memory regions." A
+    // message with more than VHOST_USER_TABLE_MAX of them does not come this far.
     size_t bytes = offsetof(struct vhost_user_memory, regions) + n * sizeof(table->regions[0]);
-    if (n > VHOST_USER_TABLE_MAX || m->n_fds != n || m->header.size != bytes)
+    if (m->n_fds != n || m->header.size != bytes)
         return error_set(e, EPROTO, "%" PRIu32 " regions in %u bytes with %u descriptors", n,
                          m->header.size, m->n_fds);
     struct mem_desc descs[VHOST_USER_TABLE_MAX];

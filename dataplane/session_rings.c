@@ -7,14 +7,17 @@
 
 // ---- start and stop ----------------------------------------------------------------------
 
-// "Ring states": a ring starts with its kick, and runs disabled until SET_VRING_ENABLE; without
-// protocol features it starts enabled. A disabled ring may have no side effects, so it is not
-// polled at all.
+// "Ring states": without protocol features a ring starts enabled, else SET_VRING_ENABLE says so.
+static bool is_enabled(const struct session *s, const struct session_queue *sq)
+{
+    return sq->is_enabled || !(s->features & VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES));
+}
+
+// A ring starts with its kick. A disabled one may have no side effects, so it is not polled.
 bool session_queue_is_wanted(const struct session *s, const struct session_queue *sq)
 {
-    bool is_enabled = sq->is_enabled || !(s->features & VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES));
     return s->state == SESSION_OPEN && s->mem && s->has_features && sq->size && sq->has_addr &&
-           sq->is_kicked && is_enabled;
+           sq->is_kicked && is_enabled(s, sq);
 }
 
 // The bits that the driver negotiated, without those of the transport.
@@ -49,9 +52,10 @@ int session_queue_start(struct session *s, struct session_queue *sq, struct erro
     return err;
 }
 
-void session_queue_stop(struct session_queue *sq)
+void session_queue_stop(struct session *s, struct session_queue *sq)
 {
     struct queue *q = sq->queue;
+    session_queue_check(s, sq); // a fault that came last is reported too
     sq->is_attached = false;
     sq->must_stop = false;
     if (q->device->type->queue_stop)
@@ -105,7 +109,7 @@ void session_describe_queue(const struct session *s, unsigned index,
     enum ring_fault fault = sq->is_attached ? ring_read_fault(&sq->queue->ring, &detail) : RING_OK;
     *info = (struct session_queue_info){
         .is_started = sq->is_attached,
-        .is_enabled = sq->is_enabled,
+        .is_enabled = is_enabled(s, sq),
         .size = sq->size,
         .layout = ring_layout_name(s->features),
         .fault = fault ? ring_fault_name(fault) : NULL,

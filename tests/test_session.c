@@ -229,6 +229,9 @@ static void test_without_protocol_features(void **state)
     assert_string_equal(front_events(r), "");
     front_set_fd(r, VHOST_USER_SET_VRING_KICK, 0, r->kick[0]);
     assert_string_equal(front_events(r), "start 0, attach 0");
+    struct session_queue_info info;
+    session_describe_queue(r->session, 0, &info);
+    assert_true(info.is_started && info.is_enabled);
 }
 
 static void test_enable(void **state)
@@ -362,6 +365,14 @@ static void test_fault_is_reported_once(void **state)
     assert_null(strstr(strstr(text, "stopped") + 1, "stopped"));
     assert_int_equal(read(r->err[0], &count, 8), 8);
     assert_int_equal(count, 1);
+
+    // A ring that starts anew can fault anew, also right before it stops.
+    get_base(r, 0);
+    front_set_fd(r, VHOST_USER_SET_VRING_KICK, 0, r->kick[0]);
+    ring_fault(ring_of(r, 0), RING_BAD_HEAD, 3);
+    front_log_begin();
+    get_base(r, 0);
+    assert_non_null(strstr(front_log_end(), "queue 0 stopped: bad-head (0x3)"));
 }
 
 // ---- memory ------------------------------------------------------------------------------
@@ -527,30 +538,43 @@ static void test_inflight(void **state)
     }
 }
 
-// A region for fewer queues or smaller rings, or for the other layout, is too small.
+static uint64_t kick(struct front *r, uint64_t index)
+{
+    return front_ack(r, VHOST_USER_SET_VRING_KICK, &index, 8, &r->kick[index], 1);
+}
+
+// A region for fewer queues, for smaller rings, or smaller than it says.
 static void test_inflight_too_small(void **state)
 {
+    static const struct {
+        bool is_cut; // the last byte is missing
+        uint16_t n_queues;
+        uint32_t size;
+        uint64_t results[3];
+    } cases[] = {
+        {false, 3, 16, {0, 0, 0}},
+        {false, 2, 16, {0, 0, 1}},
+        {true, 3, 16, {0, 0, 1}},
+        {false, 3, 32, {1, 1, 1}}, // larger rings than the region is for
+    };
     struct front *r = *state;
-    uint64_t index = 1;
     int fd = front_memfd(0x1000);
-    struct vhost_user_inflight i = {.mmap_size = inflight_queue_bytes(FRONT_FEATURES, 16) * 2 - 1,
-                                    .num_queues = 2,
-                                    .queue_size = 16};
-    front_negotiate(r, FRONT_FEATURES, FRONT_PROTOCOL_FEATURES);
-    assert_int_equal(front_ack(r, VHOST_USER_SET_INFLIGHT_FD, &i, sizeof(i), &fd, 1), 0);
-    front_share_memory(r);
-    for (unsigned q = 0; q < 3; q++) {
-        front_configure_queue(r, q, 0);
-        front_do_state(r, VHOST_USER_SET_VRING_ENABLE, q, 1);
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        uint64_t bytes = inflight_queue_bytes(FRONT_FEATURES, 16) * 3 - cases[i].is_cut;
+        struct vhost_user_inflight inflight = {
+            .mmap_size = bytes, .num_queues = cases[i].n_queues, .queue_size = 16};
+        front_negotiate(r, FRONT_FEATURES, FRONT_PROTOCOL_FEATURES);
+        front_share_memory(r);
+        assert_int_equal(
+            front_ack(r, VHOST_USER_SET_INFLIGHT_FD, &inflight, sizeof(inflight), &fd, 1), 0);
+        for (unsigned q = 0; q < 3; q++) {
+            front_configure_queue(r, q, 0);
+            front_do_state(r, VHOST_USER_SET_VRING_NUM, q, cases[i].size);
+            front_do_state(r, VHOST_USER_SET_VRING_ENABLE, q, 1);
+            assert_int_equal(kick(r, q), cases[i].results[q]);
+        }
+        assert_int_equal(front_ack(r, VHOST_USER_RESET_DEVICE, NULL, 0, NULL, 0), 0);
     }
-    front_do_state(r, VHOST_USER_SET_VRING_NUM, 0, 32); // larger than the region says
-    for (index = 0; index < 3; index++)
-        assert_int_equal(front_ack(r, VHOST_USER_SET_VRING_KICK, &index, 8, &r->kick[index], 1), 1);
-    assert_string_equal(front_events(r), "");
-    front_do_state(r, VHOST_USER_SET_VRING_NUM, 0, 16);
-    index = 0;
-    assert_int_equal(front_ack(r, VHOST_USER_SET_VRING_KICK, &index, 8, &r->kick[0], 1), 0);
-    assert_string_equal(front_events(r), "start 0, attach 0");
     close(fd);
 }
 

@@ -256,6 +256,9 @@ static void test_indices(void **state)
     front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 2);
     assert_false(front_is_open(r));
     next_front(r);
+    front_do_u64(r, VHOST_USER_SET_STATUS, 0x100); // a byte
+    assert_false(front_is_open(r));
+    next_front(r);
 }
 
 static void test_indices_of_descriptors(void **state)
@@ -311,6 +314,60 @@ static void test_log_ranges(void **state)
     for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
         check_ends(r, VHOST_USER_SET_LOG_BASE, &bad[i], 16, &fd, 1);
     close(fd);
+}
+
+// ---- row 23: the sizes of the in-flight region -------------------------------------------
+
+static void test_inflight_sizes(void **state)
+{
+    static const struct vhost_user_inflight bad[] = {
+        {0x1000, 0, 0, 16},
+        {0x1000, 0, FRONT_QUEUES + 1, 16},
+        {0x1000, 0, UINT16_MAX, 16},
+        {0x1000, 0, 1, 0},
+        {0x1000, 0, 1, RING_SIZE_MAX + 1},
+        {0x1000, 0, 1, UINT16_MAX},
+        // From here on for SET_INFLIGHT_FD alone.
+        {0, 0, 1, 16},
+        {0x1001, 0, 1, 16},
+        {0x800, 1, 1, 16},
+        {0x800, 32, 1, 16},
+        {0x1000, UINT64_MAX - 0xfff, 1, 16},
+        {UINT64_MAX, 64, 1, 16},
+    };
+    struct front *r = *state;
+    int fd = front_memfd(0x1000);
+    for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
+        if (i < 6)
+            check_ends(r, VHOST_USER_GET_INFLIGHT_FD, &bad[i], sizeof(bad[i]), NULL, 0);
+        check_ends(r, VHOST_USER_SET_INFLIGHT_FD, &bad[i], sizeof(bad[i]), &fd, 1);
+    }
+    close(fd);
+}
+
+// ---- row 25: the memory table ------------------------------------------------------------
+
+static void test_memory_tables(void **state)
+{
+    static const struct {
+        uint32_t n_regions;
+        unsigned n_described, n_fds;
+    } bad[] = {{1, 1, 0}, {1, 1, 2}, {2, 2, 1}, {2, 1, 2},          {1, 2, 1},
+               {8, 8, 7}, {9, 8, 8}, {0, 1, 0}, {0x08000001, 1, 1}, {UINT32_MAX, 8, 8}};
+    struct front *r = *state;
+    int fds[8];
+    for (unsigned i = 0; i < ARRAY_LEN(fds); i++)
+        fds[i] = r->memory_fd;
+    for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
+        struct vhost_user_memory table = {.n_regions = bad[i].n_regions};
+        for (unsigned k = 0; k < ARRAY_LEN(table.regions); k++)
+            table.regions[k] = (struct vhost_user_region){
+                .guest_addr = k * 0x1000, .size = 0x1000, .user_addr = k * 0x1000};
+        check_ends(r, VHOST_USER_SET_MEM_TABLE, &table, 8 + 32 * bad[i].n_described, fds,
+                   bad[i].n_fds);
+        table.n_regions = 8;
+        assert_int_equal(front_ack(r, VHOST_USER_SET_MEM_TABLE, &table, sizeof(table), fds, 8), 0);
+    }
 }
 
 // ---- row 31: config space ----------------------------------------------------------------
@@ -626,6 +683,8 @@ int main(void)
         TEST(test_indices),
         TEST(test_indices_of_descriptors),
         TEST(test_log_ranges),
+        TEST(test_inflight_sizes),
+        TEST(test_memory_tables),
         TEST(test_config_sweep),
         TEST(test_not_an_eventfd),
         TEST(test_memory_on_a_file_system),
