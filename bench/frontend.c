@@ -114,7 +114,7 @@ int frontend_connect(const char *path, unsigned timeout_ms, struct error *e)
 static void limit_waits(int fd)
 {
     struct timeval t = {.tv_sec = FRONTEND_TIMEOUT_MS / 1000,
-                        .tv_usec = FRONTEND_TIMEOUT_MS % 1000 * 1000};
+                        .tv_usec = FRONTEND_TIMEOUT_MS % 1000 * 1000L};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
 }

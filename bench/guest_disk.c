@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #define WAIT_SECONDS 30 // for one request
@@ -69,6 +70,11 @@ int guest_disk_open(struct guest_disk **out, const struct guest_disk_config *c, 
     if (!d)
         return error_set(e, ENOMEM, "no memory for a disk");
     d->config = *c;
+    d->config.path = strdup(c->path);
+    if (!d->config.path) {
+        free(d);
+        return error_set(e, ENOMEM, "no memory for a disk");
+    }
     int rc = guest_open(&d->guest, &c->memory, e);
     if (rc < 0)
         goto err_disk;
@@ -135,6 +141,7 @@ void guest_disk_close(struct guest_disk *d)
     for (unsigned i = 0; i < d->config.n_queues; i++)
         driver_close(d->drivers[i]);
     guest_close(d->guest);
+    free((char *)d->config.path);
     free(d);
 }
 

@@ -17,7 +17,7 @@
      VIRTIO_BIT(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS))
 
 struct guest_disk_config {
-    const char *path;  // the back end's socket
+    const char *path;  // the back end's socket; a disk keeps a copy
     uint64_t features; // of the ring: all of them must be offered
     uint64_t protocol; // what to acknowledge if it is offered
     unsigned n_queues;

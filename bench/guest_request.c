@@ -28,6 +28,20 @@ int guest_request_open(struct guest_request requests[], unsigned n, struct guest
     return 0;
 }
 
+int guest_request_open_joined(struct guest_request *r, struct guest *g, uint32_t capacity,
+                              struct error *e)
+{
+    uint8_t *p = guest_alloc(g, sizeof *r->header + capacity + 1, CACHE_LINE);
+    if (!p)
+        return error_set(e, ENOMEM, "no room in guest memory for a request of %u bytes", capacity);
+    *r = (struct guest_request){.capacity = capacity, .is_joined = true};
+    r->header = (struct virtio_blk_req_header *)(void *)p;
+    r->data = p + sizeof *r->header;
+    r->header_addr = guest_addr(g, r->header);
+    r->data_addr = guest_addr(g, r->data);
+    return 0;
+}
+
 void guest_request_close(struct guest_request requests[], unsigned n)
 {
     for (unsigned i = 0; i < n; i++)
@@ -42,25 +56,43 @@ static void set_form(struct guest_request *r, enum guest_request_form form)
                                                                  : 0);
 }
 
+static void plain_segments(struct guest_request *r, bool is_read)
+{
+    unsigned n = 0;
+    r->plain[n++] = (struct driver_segment){r->header_addr, sizeof *r->header};
+    if (r->bytes)
+        r->plain[n++] = (struct driver_segment){r->data_addr, r->bytes};
+    r->plain[n++] = (struct driver_segment){r->status_addr, 1};
+    r->chain.n_in = (uint16_t)(is_read && r->bytes ? 2 : 1);
+    r->chain.n_out = (uint16_t)(n - r->chain.n_in);
+}
+
+static void joined_segments(struct guest_request *r, bool is_read)
+{
+    uint32_t n_out = (uint32_t)sizeof *r->header + (is_read ? 0 : r->bytes);
+    r->status = r->data + r->bytes;
+    r->status_addr = r->data_addr + r->bytes;
+    r->plain[0] = (struct driver_segment){r->header_addr, n_out};
+    r->plain[1] = (struct driver_segment){r->header_addr + n_out, is_read ? r->bytes + 1 : 1};
+    r->chain.n_out = r->chain.n_in = 1;
+}
+
 void guest_request_prepare(struct guest_request *r, uint32_t type, uint64_t sector, uint32_t bytes,
                            enum guest_request_form form)
 {
     assert(bytes <= r->capacity);
     bool is_read = guest_request_is_read(type);
-    unsigned n = 0;
-    *r->header = (struct virtio_blk_req_header){type, 0, sector};
-    *r->status = GUEST_REQUEST_STATUS_UNSET;
     r->type = type;
     r->sector = sector;
     r->bytes = bytes;
-    r->plain[n++] = (struct driver_segment){r->header_addr, sizeof *r->header};
-    if (bytes)
-        r->plain[n++] = (struct driver_segment){r->data_addr, bytes};
-    r->plain[n++] = (struct driver_segment){r->status_addr, 1};
     r->chain.segments = r->plain;
-    r->chain.n_in = (uint16_t)(is_read && bytes ? 2 : 1);
-    r->chain.n_out = (uint16_t)(n - r->chain.n_in);
     r->chain.in_bytes = is_read ? bytes + 1 : 1;
+    if (r->is_joined)
+        joined_segments(r, is_read);
+    else
+        plain_segments(r, is_read);
+    *r->header = (struct virtio_blk_req_header){type, 0, sector};
+    *r->status = GUEST_REQUEST_STATUS_UNSET;
     set_form(r, form);
 }
 

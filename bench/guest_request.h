@@ -21,6 +21,7 @@ struct guest_request {
     uint32_t type;
     uint64_t sector;
     uint64_t submitted_at;           // the user's
+    bool is_joined;                  // header, data and status lie side by side
     struct driver_segment plain[3];  // header, data, status
     struct driver_segment *shredded; // GUEST_REQUEST_SEGMENTS_MAX, made when it is first needed
 };
@@ -30,9 +31,13 @@ enum guest_request_form { GUEST_REQUEST_DIRECT, GUEST_REQUEST_INDIRECT, GUEST_RE
 // Allocate @n requests for up to @capacity bytes of data each. 0 or -ENOMEM.
 int guest_request_open(struct guest_request requests[], unsigned n, struct guest *g,
                        uint32_t capacity, struct error *e);
+// One request whose header, data and status lie side by side, so that what is readable is one
+// segment, and what is writable too.
+int guest_request_open_joined(struct guest_request *r, struct guest *g, uint32_t capacity,
+                              struct error *e);
 void guest_request_close(struct guest_request requests[], unsigned n);
 
-// One segment each for header, data (if any) and status.
+// One segment each for header, data (if any) and status; joined ones where they can be.
 void guest_request_prepare(struct guest_request *r, uint32_t type, uint64_t sector, uint32_t bytes,
                            enum guest_request_form form);
 

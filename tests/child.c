@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,11 +51,13 @@ void child_make_file(const char *path, uint64_t bytes)
     close(fd);
 }
 
-pid_t child_start(char *const argv[])
+static pid_t start(char *const argv[], int out)
 {
     pid_t parent = getpid(), pid = fork();
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (out >= 0)
+            dup2(out, STDOUT_FILENO);
         if (getppid() == parent)
             execvp(argv[0], argv);
         fprintf(stderr, "cannot run %s: %s\n", argv[0], strerror(errno));
@@ -63,6 +66,44 @@ pid_t child_start(char *const argv[])
     if (pid < 0)
         fail_msg("cannot fork: %s", strerror(errno));
     return pid;
+}
+
+pid_t child_start(char *const argv[])
+{
+    return start(argv, -1);
+}
+
+// Read from @fd until @line was there.
+static bool read_until(int fd, const char *line, unsigned timeout_s)
+{
+    char text[4096] = "";
+    size_t n = 0;
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    while (!strstr(text, line) && n < sizeof text - 1) {
+        if (poll(&p, 1, (int)timeout_s * 1000) <= 0)
+            return false;
+        ssize_t got = read(fd, text + n, sizeof text - 1 - n);
+        if (got <= 0)
+            return false;
+        n += (size_t)got;
+        text[n] = '\0';
+    }
+    return true;
+}
+
+pid_t child_start_until(char *const argv[], const char *line, unsigned timeout_s, int *out)
+{
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        fail_msg("cannot make a pipe: %s", strerror(errno));
+    pid_t pid = start(argv, fds[1]);
+    close(fds[1]);
+    *out = fds[0];
+    if (read_until(fds[0], line, timeout_s))
+        return pid;
+    close(fds[0]);
+    child_wait(pid, 0);
+    return 0;
 }
 
 static void pause_10ms(void)

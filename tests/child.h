@@ -24,6 +24,9 @@ void child_make_file(const char *path, uint64_t bytes);
 
 // Run @argv; its output goes to ours. It dies with the test.
 pid_t child_start(char *const argv[]);
+// Likewise, and wait until it prints @line, to a pipe that then stays open in @out. 0 if it ends
+// without it.
+pid_t child_start_until(char *const argv[], const char *line, unsigned timeout_s, int *out);
 // Wait for its end, killing it after @timeout_s. Its exit status, or -1 if it had to be killed
 // or died of a signal.
 int child_wait(pid_t pid, unsigned timeout_s);

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// daemon.h - a sluiced of the test's own, with its sockets and images in one folder.
+//
+// Threads  one. Memory: daemon_close() ends the program and removes the folder.
+#pragma once
+
+#include "bench/guest_disk.h"
+#include "tests/child.h"
+
+#define DAEMON_LINES_MAX 80
+#define DAEMON_LINE_MAX  192
+
+struct daemon {
+    struct child_folder folder;
+    pid_t pid; // 0: not running
+    int out;   // what it prints
+    char lines[DAEMON_LINES_MAX][DAEMON_LINE_MAX];
+    unsigned n_lines;
+};
+
+// A folder, and no program yet.
+void daemon_open(struct daemon *d);
+void daemon_close(struct daemon *d);
+
+// Add "disk NAME socket=FOLDER/NAME @rest". In @rest, "file" makes an image of @bytes.
+void daemon_add_disk(struct daemon *d, const char *name, const char *rest);
+void daemon_add_file_disk(struct daemon *d, const char *name, uint64_t bytes, const char *rest);
+
+// Run it with the lines, on one worker; returns when every socket listens.
+void daemon_start(struct daemon *d);
+// SIGTERM; checks that it ends with 0 in time.
+void daemon_stop(struct daemon *d);
+// SIGKILL.
+void daemon_kill(struct daemon *d);
+// After daemon_kill(): try until the images are no longer locked. They are as long as writes of
+// the dead process may still land.
+void daemon_start_again(struct daemon *d);
+
+// The socket of disk @name.
+void daemon_socket(const struct daemon *d, char out[CHILD_PATH_MAX], const char *name);
+
+// A guest with @n_regions of memory, 16 MiB in all at least, @hole_bytes apart. Fails the test if
+// it cannot be had.
+struct guest_disk *daemon_connect(const struct daemon *d, const char *name, uint64_t features,
+                                  unsigned n_queues, unsigned n_regions, uint64_t hole_bytes);
