@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-int error_set(struct error *e, int code, const char *format, ...)
+int(error_set)(struct error *e, int code, const char *format, ...)
 {
     va_list args;
     va_start(args, format);

@@ -16,3 +16,7 @@ struct error {
 // Write the sentence and return -@code, so that a function can `return error_set(e, EINVAL, …)`.
 int error_set(struct error *e, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+#ifdef __clang_analyzer__ // which looks at one file at a time: what error_set() returns is never 0
+#define error_set(e, code, ...) (error_set(e, code, __VA_ARGS__), -1)
+#endif

@@ -134,6 +134,7 @@ static int parse_type(struct line *l, const char *word, const struct line_schema
 static int parse_name(struct line *l, const char *word, struct error *e)
 {
     static const char accepted[] = "letters, digits, . _ -";
+    assert(l->schema && "the type comes first");
     if (!word)
         return refuse(l, e, "a name is needed: %s NAME; %s", l->schema->type, accepted);
     size_t n = strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");

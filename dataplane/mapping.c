@@ -73,12 +73,13 @@ static int check_range(uint64_t offset, uint64_t bytes, uint64_t file_bytes, con
 int mapping_open(struct mapping *m, int fd, uint64_t offset, uint64_t bytes, atomic_bool *failed,
                  const char *what, struct error *e)
 {
-    uint64_t page_bytes, file_bytes;
+    uint64_t page_bytes = 0, file_bytes = 0;
     int err = check_file(fd, &page_bytes, &file_bytes, what, e);
     if (!err)
         err = check_range(offset, bytes, file_bytes, what, e);
     if (err)
         return err;
+    assert(is_power_of_two(page_bytes));
 
     // hugetlbfs wants whole huge pages here, and again when the guard maps over them.
     uint64_t skip = offset % page_bytes;

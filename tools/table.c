@@ -67,6 +67,7 @@ void table_print(struct table *t, FILE *stream)
 {
     int width[TABLE_COLUMNS_MAX];
     bool is_right[TABLE_COLUMNS_MAX];
+    assert(t->n_columns > 0);
     for (unsigned i = 0; i < t->n_columns; i++)
         measure(t, i, &width[i], &is_right[i]);
     for (unsigned i = 0; i < t->n_cells; i++) {
