@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,10 +32,12 @@ void log_set_level(enum log_level level)
 static bool is_journal(void)
 {
     const char *text = getenv("JOURNAL_STREAM");
-    unsigned long long dev, ino;
+    char own[64];
     struct stat st;
-    return text && sscanf(text, "%llu:%llu", &dev, &ino) == 2 && fstat(STDERR_FILENO, &st) == 0 &&
-           st.st_dev == dev && st.st_ino == ino;
+    if (!text || fstat(STDERR_FILENO, &st) < 0)
+        return false;
+    snprintf(own, sizeof(own), "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+    return strcmp(text, own) == 0;
 }
 
 // Text from outside (a key, a path) must not begin a line of its own or drive a terminal.
