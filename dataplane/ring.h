@@ -76,7 +76,7 @@ struct chain {
     uint64_t popped_at; // cycles_now() of its batch
     struct iovec small[RING_SEGS_SMALL];
 };
-static_assert(sizeof(struct chain) == 2 * CACHE_LINE, "two lines a slot");
+static_assert(sizeof(struct chain) == 2ul * CACHE_LINE, "two lines a slot");
 
 // Counters of one queue. They outlive the ring's starts and stops: they are the queue's.
 struct ring_stats {

@@ -12,11 +12,11 @@
 #include <unistd.h>
 
 // JSON-RPC 2.0, 5.1: error codes.
-#define CODE_PARSE   -32700
-#define CODE_REQUEST -32600
-#define CODE_METHOD  -32601
-#define CODE_PARAMS  -32602
-#define CODE_FAILED  -32000 // "server error", ours to define
+#define CODE_PARSE   (-32700)
+#define CODE_REQUEST (-32600)
+#define CODE_METHOD  (-32601)
+#define CODE_PARAMS  (-32602)
+#define CODE_FAILED  (-32000) // "server error", ours to define
 
 LIST_HEAD(client_list, client);
 LIST_HEAD(call_list, rpc_call);

@@ -14,9 +14,9 @@
 
 #include <stddef.h>
 
-#define STREAM_LINE_MAX (64 * 1024)        // bytes in a line that comes in
-#define STREAM_OUT_MAX  (16 * 1024 * 1024) // bytes that wait to be read by the peer
-#define STREAM_STALL_MS 10000              // a peer that reads nothing for so long is dropped
+#define STREAM_LINE_MAX (64 * 1024)  // bytes in a line that comes in
+#define STREAM_OUT_MAX  (16ul << 20) // bytes that wait to be read by the peer
+#define STREAM_STALL_MS 10000        // a peer that reads nothing for so long is dropped
 
 struct stream;
 

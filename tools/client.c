@@ -17,7 +17,7 @@
 
 static int connect_patiently(const char *path, struct error *e)
 {
-    const struct timespec pause = {.tv_nsec = CONNECT_MS * 1000000};
+    const struct timespec pause = {.tv_nsec = CONNECT_MS * 1000000L};
     int fd = unix_connect(path, e);
     for (int i = 0; fd == -EAGAIN && i < CONNECT_TRIES; i++) {
         nanosleep(&pause, NULL);
