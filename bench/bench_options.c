@@ -317,7 +317,7 @@ int bench_options_parse(struct bench_options *o, int argc, char *argv[], struct 
 
 void bench_options_close(struct bench_options *o)
 {
-    for (unsigned i = 0; i < o->n_guests; i++)
+    for (unsigned i = 0; o->sockets && i < o->n_guests; i++)
         free(o->sockets[i]);
     free(o->sockets);
 }

@@ -5,6 +5,7 @@
 
 #define STAMP_WORDS (STAMP_SECTOR_BYTES / 8 - 3)
 #define STAMP_STEP  UINT64_C(0x9e3779b97f4a7c15)
+#define STAMP_MAGIC UINT64_C(0x736c756963652121) // zeros are no stamp
 
 struct stamp {
     uint32_t disk;
@@ -17,7 +18,7 @@ static_assert(sizeof(struct stamp) == STAMP_SECTOR_BYTES, "one a sector");
 
 static uint64_t checksum(uint32_t disk, uint32_t generation, uint64_t sector)
 {
-    uint64_t v = sector * STAMP_STEP ^ ((uint64_t)disk << 32 | generation);
+    uint64_t v = (sector + STAMP_MAGIC) * STAMP_STEP ^ ((uint64_t)disk << 32 | generation);
     v = (v ^ v >> 32) * UINT64_C(0xd6e8feb86659fd93);
     return v ^ v >> 32;
 }

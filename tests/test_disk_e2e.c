@@ -4,9 +4,11 @@
 #include "tests/check.h"
 #include "tests/daemon.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PACKED   VIRTIO_BIT(VIRTIO_F_RING_PACKED)
 #define EVENT    VIRTIO_BIT(VIRTIO_F_EVENT_IDX)
@@ -352,6 +354,36 @@ static void test_regions_come_and_go(void **state)
     }
 }
 
+// The load's own verification: data that changed behind the disk's back are noticed.
+static void test_load_notices_wrong_data(void **state)
+{
+    (void)state;
+    struct error e;
+    char path[CHILD_PATH_MAX];
+    struct disk_load *load;
+    struct guest_disk *disk = daemon_connect(&sluiced, "file", 0, 1, 1, 0);
+    struct disk_load_config c = {.pattern = DISK_LOAD_READ,
+                                 .block_bytes = 4096,
+                                 .depth = 8,
+                                 .verify = true,
+                                 .range_bytes = 1 << 20};
+    check_ok(disk_load_open(&load, &disk, 1, &c, &e), &e);
+    turn_some(load, 1000); // over the range several times: written, then read
+    assert_int_equal(disk_load_stats(load, 0)->n_writes, 256);
+    assert_int_equal(disk_load_stats(load, 0)->n_verified, 744);
+    child_path(&sluiced.folder, path, "file.img");
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "wrong", 5, 777777), 5);
+    close(fd);
+    int rc = 0;
+    for (uint64_t left = 300; rc >= 0 && (left || disk_load_n_in_flight(load));)
+        rc = disk_load_turn(load, &left, &e);
+    assert_true(rc < 0);
+    assert_non_null(strstr(e.text, "is torn"));
+    disk_load_close(load);
+    guest_disk_close(disk);
+}
+
 // ---- dirty log ---------------------------------------------------------------------------
 
 // Every page that the device changed is in the log, and a region it never wrote is not.
@@ -414,11 +446,9 @@ static void test_more_queues_than_offered(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_in_every_way),
-        cmocka_unit_test(test_buffer_over_two_regions),
-        cmocka_unit_test(test_regions_come_and_go),
-        cmocka_unit_test(test_dirty_log),
-        cmocka_unit_test(test_more_queues_than_offered),
+        cmocka_unit_test(test_same_in_every_way),   cmocka_unit_test(test_buffer_over_two_regions),
+        cmocka_unit_test(test_regions_come_and_go), cmocka_unit_test(test_load_notices_wrong_data),
+        cmocka_unit_test(test_dirty_log),           cmocka_unit_test(test_more_queues_than_offered),
     };
     return cmocka_run_group_tests_name("disk_e2e", tests, start, stop);
 }
