@@ -155,13 +155,13 @@ int control_remove(struct control *c, const char *name, void (*done)(void *conte
 
 // ---- the end -----------------------------------------------------------------------------
 
-static void report_undrained(const struct endpoint *p)
+static void report_undrained(const struct control *c, const struct endpoint *p)
 {
     for (unsigned i = 0; i < p->device->n_queues; i++) {
         const struct queue *q = &p->device->queues[i];
         if (p->leases[i].at)
-            log_error("%s %s: queue %u did not drain in %d s: %llu requests in flight",
-                      p->device->type->line.type, p->device->name, i, CONTROL_DRAIN_MS / 1000,
+            log_error("%s %s: queue %u did not drain in %u ms: %llu requests in flight",
+                      p->device->type->line.type, p->device->name, i, c->config.drain_ms,
                       (unsigned long long)endpoint_in_flight(q));
     }
 }
@@ -171,7 +171,7 @@ static void deadline_passed(struct loop_timer *t)
     struct control *c = container_of(t, struct control, deadline);
     const struct endpoint *p;
     TAILQ_FOREACH(p, &c->endpoints, link)
-    report_undrained(p);
+    report_undrained(c, p);
     c->result = -ETIMEDOUT;
     loop_stop(c->loop);
 }
@@ -179,7 +179,7 @@ static void deadline_passed(struct loop_timer *t)
 void control_stop(struct control *c)
 {
     c->is_stopping = true;
-    loop_timer_set(c->loop, &c->deadline, CONTROL_DRAIN_MS);
+    loop_timer_set(c->loop, &c->deadline, c->config.drain_ms);
     if (TAILQ_EMPTY(&c->endpoints))
         loop_stop(c->loop);
     struct endpoint *next;

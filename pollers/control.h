@@ -12,7 +12,7 @@
 #include "pollers/endpoint.h"
 
 #define CONTROL_CHECK_MS 100   // between two looks at the sessions
-#define CONTROL_DRAIN_MS 10000 // after SIGTERM, queues not drained by then are given up
+#define CONTROL_DRAIN_MS 10000 // what sluiced gives queues to drain after SIGTERM
 
 struct control;
 
@@ -23,6 +23,7 @@ struct control_config {
     const int *cpus; // one worker on each
     unsigned n_cpus;
     enum worker_poll poll;
+    unsigned drain_ms; // after SIGTERM: queues not drained by then are given up
 };
 
 // [C] Block SIGTERM and SIGINT, ignore SIGPIPE, raise the limit of open files, start the

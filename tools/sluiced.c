@@ -87,6 +87,7 @@ static int start(const struct options *o, const struct topo *topo)
         .cpus = cpus,
         .n_cpus = (unsigned)n_cpus,
         .poll = o->poll,
+        .drain_ms = CONTROL_DRAIN_MS,
     };
     struct control *c;
     if (control_open(&c, &config, &e) < 0)
