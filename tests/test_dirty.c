@@ -15,6 +15,10 @@
 
 #include <cmocka.h>
 
+#ifndef __has_feature // gcc has none of clang's
+#define __has_feature(x) 0
+#endif
+
 #define PAGE       4096ull
 #define FILE_BYTES (4 * PAGE)
 #define LOG_BYTES  8 // 64 pages
@@ -233,6 +237,11 @@ static void misses_of_two_workers_add_up(void **state)
 static void truncated_log_fails_alone(void **state)
 {
     (void)state;
+#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
+    // Its atomic accesses take a lock, which the handler, inside one of them, waits for.
+    print_message("no SIGBUS inside an atomic access under TSan\n");
+    skip();
+#endif
     assert_int_equal(guard_install(), 0); // here: cmocka takes SIGBUS at each test's start
     int fd = file_open(), other_fd = file_open();
     struct dirty *d = log_open(fd, PAGE, 0), *other = log_open(other_fd, PAGE, 0);
