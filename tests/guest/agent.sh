@@ -70,6 +70,6 @@ exec </dev/ttyS1 >/dev/ttyS1 2>&1
 stty raw -echo
 echo "::ready::"
 while read -r number command; do
-    eval "$command"
+    eval "$command" </dev/null
     echo "::$number $?::"
 done

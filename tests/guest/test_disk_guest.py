@@ -101,7 +101,7 @@ class OneGuest:
         self.assert_healthy(self.guest)
 
     def mount_new(self):
-        self.guest.run("mkfs.ext4 -q /dev/vda && mount -t ext4 /dev/vda /mnt")
+        self.guest.run("mkfs.ext4 -q -F /dev/vda && mount -t ext4 /dev/vda /mnt")
 
     def test_guest_sees_the_line(self):
         """Capacity, serial number, queues and ring layout are those that were asked for."""
@@ -157,7 +157,7 @@ class OneGuest:
         self.assertEqual(read.split()[0], sha256(self.fixed))
 
     def test_restart_under_load(self):
-        """SIGTERM and a new sluiced on the same sockets: the guest only sees a pause."""
+        """SIGTERM or SIGKILL, and a new sluiced on the same sockets: the guest only sees a pause."""
         self.mount_new()
         self.guest.run("make_files /mnt/files")
         sums = self.guest.run("sums /mnt/files")
@@ -166,7 +166,13 @@ class OneGuest:
             self.daemon.stop()
             self.daemon.start()
 
-        self.run_load(self.guest, "/mnt", writers=4, disturb=restart)
+        def crash():
+            self.daemon.kill()
+            self.daemon.start()
+
+        for disturb in (restart, crash):
+            with self.subTest(disturb.__name__):
+                self.run_load(self.guest, "/mnt", writers=4, disturb=disturb)
         self.guest.run("forget")
         self.assertEqual(self.guest.run("sums /mnt/files"), sums)
 
@@ -195,6 +201,54 @@ class Packed1(OneGuest, Host):
 class Packed4(OneGuest, Host):
     queues = 4
     packed = True
+
+
+class TwoGuests(Host):
+    """Of very different shape, on one sluiced."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        f = cls.folder
+        make_image(f / "large.img", 256 * MIB)
+        cls.serve(
+            f"disk large socket={f}/large.sock file={f}/large.img queues=2",
+            f"disk small socket={f}/small.sock ram=64M queues=1",
+            f"disk spare socket={f}/spare.sock ram=8M",
+            f"disk void socket={f}/void.sock null=1T",
+        )
+        # Above 2 GiB, q35 memory is two regions with a hole between them.
+        cls.large = cls.boot("large", [Disk(f"{f}/large.sock", 2, packed=True)], cpus=2, memory="3G")
+        cls.small = cls.boot("small", [Disk(f"{f}/{d}.sock") for d in ("small", "spare", "void")])
+
+    def test_one_leaves_while_the_other_works(self):
+        large, small = self.large, self.small
+        self.assertEqual(small.run("blockdev --getsize64 /dev/vdc"), str(1 << 40))
+        for guest in (large, small):
+            guest.run("mkfs.ext4 -q -F /dev/vda && mount -t ext4 /dev/vda /mnt")
+        small.run("load_start /mnt 2")
+        # The pages of a file system in the guest's memory are on both sides of the hole.
+        large.run("mount -o remount,size=2800m /tmp && dd if=/dev/zero of=/tmp/low bs=1M count=1800 status=none")
+        self.assertGreaterEqual(self.daemon.ctl("show", "large")["memory_regions"], 2)
+        self.run_load(large, "/mnt", writers=2, disturb=small.stop)
+        self.assert_healthy(large)
+        wait_until(lambda: self.daemon.ctl("show", "small")["state"] == "waiting", what="sluiced sees it leave")
+        small.start()
+        small.run("mount -t ext4 /dev/vda /mnt && dd if=/mnt/load.1 of=/dev/null bs=64k status=none")
+        self.assert_healthy(small)
+
+    def test_counters_tell_what_the_guest_does(self):
+        def total(counter):
+            queues = self.daemon.ctl("stats")["queues"]
+            return sum(q[counter] for q in queues if q["device"] == "spare")
+
+        before = {name: total(name) for name in ("requests", "bytes_out", "bytes_in")}
+        self.small.run("dd if=/dev/zero of=/dev/vdb bs=64k count=32 oflag=direct status=none")
+        self.small.run("dd if=/dev/vdb of=/dev/null bs=64k count=32 iflag=direct status=none")
+        self.assertGreaterEqual(total("requests"), before["requests"] + 64)
+        # Data, and a few bytes of header and status for each request.
+        for name in ("bytes_out", "bytes_in"):
+            self.assertGreaterEqual(total(name), before[name] + 2 * MIB)
 
 
 if __name__ == "__main__":
