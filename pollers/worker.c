@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TAKE_MAX  8   // messages in a turn: control could send more for ever
 #define REAP_MAX  512 // completions in a turn
 #define SEATS_MIN 64  // room in the first array of polled seats
 
@@ -88,10 +89,8 @@ static unsigned take_messages(struct worker *w)
 {
     struct channel_message m;
     unsigned n = 0;
-    while (mailbox_take(&w->mailbox, &m)) {
+    for (; n < TAKE_MAX && mailbox_take(&w->mailbox, &m); n++)
         handle_message(w, &m);
-        n++;
-    }
     return n;
 }
 
