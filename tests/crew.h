@@ -31,6 +31,8 @@ struct crew_queue {
     uint64_t gate_value;
     struct uring_op gate;
     bool gate_is_out;
+    atomic_bool
+        sneaks; // once, between an empty pop and the parking, its driver makes a chain available
     uint64_t turn_seen; // lane's now at the last poll
     _Atomic uint64_t n_polls, n_popped, n_repolls;
     atomic_uint most_popped; // in one poll

@@ -147,6 +147,51 @@ static void no_kick_is_lost(void **state)
             race_parking(modes[m], layouts[l], 25000);
 }
 
+// What came after the last look, and was not kicked for, is seen before the queue parks.
+static void parking_looks_again(void **state)
+{
+    (void)state;
+    for (unsigned l = 0; l < ARRAY_LEN(layouts); l++) {
+        crew_open(&crew, 1, layouts[l]);
+        struct crew_queue *s = &crew.queues[0];
+        struct worker *w = crew_worker(0, WORKER_BUSY); // event indexes fall behind
+        crew_attach(&crew, w, 0);
+        crew_await(s, crew_offer(s, 3));
+        crew_detach(&crew, w, 0);
+        worker_stop(w);
+        eventfd_t value; // of the very first kick, which a new ring asks for
+        eventfd_read(s->q->kick_fd, &value);
+
+        s->sneaks = true;
+        w = crew_worker(0, WORKER_INTERRUPT);
+        crew_attach(&crew, w, 0);
+        crew_until(!s->sneaks);
+        crew_await(s, 1);
+        await_parked(w, 1);
+        crew_detach(&crew, w, 0);
+        worker_stop(w);
+        crew_close(&crew);
+    }
+}
+
+// An interrupt may have been lost with the queue's last owner.
+static void attach_interrupts_once(void **state)
+{
+    (void)state;
+    crew_open(&crew, 1, 0);
+    struct crew_queue *s = &crew.queues[0];
+    struct worker *w = crew_worker(0, WORKER_ADAPTIVE);
+    for (unsigned i = 1; i <= 3; i++) {
+        eventfd_t value;
+        crew_attach(&crew, w, 0);
+        crew_until(eventfd_read(s->q->call_fd, &value) == 0);
+        assert_int_equal(counter_read(&s->q->n_calls), i);
+        crew_detach(&crew, w, 0);
+    }
+    worker_stop(w);
+    crew_close(&crew);
+}
+
 // A kick without work, while the queue parks and is parked.
 static void kick_storm_parks_again(void **state)
 {
@@ -481,6 +526,13 @@ static void unreadable_kick_is_not_waited_for(void **state)
     crew_attach(&crew, w, 0);
     crew_offer(s, 4);
     crew_await(s, 4);
+    uint64_t polls = s->n_polls;
+    crew_until(s->n_polls > polls + 10);
+    polls = s->n_polls;
+    uint64_t enters = stats_of(w).n_enters;
+    crew_until(s->n_polls > polls + 1000);
+    assert_int_equal(stats_of(w).n_enters, enters);
+    assert_int_equal(counter_read(&s->q->n_kicks), 0);
     crew_detach(&crew, w, 0);
     worker_stop(w);
     crew_close(&crew);
@@ -494,24 +546,34 @@ static void fault(struct queue *q, void *argument)
     ring_fault(&q->ring, RING_BAD_HEAD, 1);
 }
 
+static void leave_faulted_alone(enum worker_poll mode, bool has_kick)
+{
+    crew_open(&crew, 1, 0);
+    struct crew_queue *s = &crew.queues[0];
+    if (!has_kick) {
+        close(s->q->kick_fd);
+        s->q->kick_fd = -1;
+    }
+    struct worker *w = crew_worker(0, mode);
+    crew_attach(&crew, w, 0);
+    crew_call(w, s->q, fault, NULL);
+    if (has_kick)
+        eventfd_write(s->q->kick_fd, 1);
+    crew_until(turns_during_calls(w, s->q, 10) < 100);
+    uint64_t polls = s->n_polls;
+    assert_true(turns_during_calls(w, s->q, 100) < 1000);
+    assert_int_equal(s->n_polls, polls);
+    crew_detach(&crew, w, 0);
+    worker_stop(w);
+    crew_close(&crew);
+}
+
 static void faulted_queue_is_left_alone(void **state)
 {
     (void)state;
-    for (unsigned m = 0; m < ARRAY_LEN(modes); m++) {
-        crew_open(&crew, 1, 0);
-        struct crew_queue *s = &crew.queues[0];
-        struct worker *w = crew_worker(0, modes[m]);
-        crew_attach(&crew, w, 0);
-        crew_call(w, s->q, fault, NULL);
-        eventfd_write(s->q->kick_fd, 1);
-        assert_true(turns_during_calls(w, s->q, 100) < 1000 || modes[m] == WORKER_ADAPTIVE);
-        uint64_t polls = s->n_polls;
-        assert_true(turns_during_calls(w, s->q, 100) < 1000);
-        assert_int_equal(s->n_polls, polls);
-        crew_detach(&crew, w, 0);
-        worker_stop(w);
-        crew_close(&crew);
-    }
+    for (unsigned m = 0; m < ARRAY_LEN(modes); m++)
+        for (unsigned has_kick = 0; has_kick < 2; has_kick++)
+            leave_faulted_alone(modes[m], has_kick);
 }
 
 static void faulted_queue_drains(void **state)
@@ -602,6 +664,8 @@ int main(void)
         cmocka_unit_test(wrong_cpu_is_refused),
         cmocka_unit_test(every_mode_serves_every_ring),
         cmocka_unit_test(no_kick_is_lost),
+        cmocka_unit_test(parking_looks_again),
+        cmocka_unit_test(attach_interrupts_once),
         cmocka_unit_test(kick_storm_parks_again),
         cmocka_unit_test(polling_makes_no_system_calls),
         cmocka_unit_test(without_eventfds_it_is_polled_silently),
