@@ -12,6 +12,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define LOCK_DEADLINE_MS 5000 // then a locked image is refused
+#define LOCK_RETRY_MS    10
+
 static int fail(const char *sentence)
 {
     fprintf(stderr, "sluiced: %s\n", sentence);
@@ -26,11 +29,23 @@ static bool check_lines(const struct config *config)
     return n_bad == 0;
 }
 
+// An image's lock outlives a killed process until the kernel has ended its requests, which is what
+// keeps them from landing on ours. That takes milliseconds, more on a slow disk.
+static int add_device(struct control *c, const char *text, struct error *e)
+{
+    int err = control_add(c, text, e);
+    for (unsigned ms = 0; err == -EBUSY && ms < LOCK_DEADLINE_MS; ms += LOCK_RETRY_MS) {
+        usleep(LOCK_RETRY_MS * 1000);
+        err = control_add(c, text, e);
+    }
+    return err;
+}
+
 static bool add_devices(struct control *c, const struct config *config)
 {
     for (unsigned i = 0; i < config->n_lines; i++) {
         struct error e;
-        if (control_add(c, config->lines[i].text, &e) < 0) {
+        if (add_device(c, config->lines[i].text, &e) < 0) {
             fprintf(stderr, "%s: %s\n", config->lines[i].origin, e.text);
             return false;
         }
