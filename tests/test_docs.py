@@ -143,7 +143,7 @@ class Tables(unittest.TestCase):
         for section, _, functions, _ in self.rows:
             for function in re.findall(r"`(\w+)\(\)`", functions):
                 with self.subTest(section=section, function=function):
-                    self.assertRegex(code(), rf"\b{function}\(")
+                    self.assertTrue(re.search(rf"\b{function}\(", code()))
 
     def test_each_row_names_a_function_and_a_test(self):
         for row in self.rows:
@@ -158,7 +158,7 @@ class Tables(unittest.TestCase):
                 with self.subTest(section=section, file=file, name=name):
                     paths = list((SOURCE / "tests").rglob(file))
                     self.assertEqual(len(paths), 1)
-                    self.assertRegex(paths[0].read_text(), rf"(?<!\w){re.escape(name)}(?!\w)")
+                    self.assertTrue(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", paths[0].read_text()))
 
 
 class Design(unittest.TestCase):

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -196,7 +197,7 @@ static void test_killed_at_any_instruction(void **state)
             pid_t pid = fork();
             assert_true(pid >= 0);
             if (pid == 0) {
-                signal(SIGALRM, SIG_DFL);
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
                 if (rig_start(rig, &e))
                     _exit(1);
                 serve_for_ever(rig);
