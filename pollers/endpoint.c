@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Theory: whatever happens (a message, an answer of a worker, a timer) ends in endpoint_settle(),
 // which looks at where the session stands and arms what may happen next: the session's socket, the
-// listener, or the next attempt to connect. A server accepts nobody while its session is closing:
-// who connects then waits in the listener's queue until the old front end is gone.
+// listener, or the next attempt to connect. A session leaves messages that it does not handle yet
+// in its socket, which is level-triggered, so that nothing else has to remember them. A server
+// accepts nobody while its session is closing: who connects then waits in the listener's queue
+// until the old front end is gone.
 #include "pollers/endpoint.h"
 
 #include <errno.h>
@@ -46,16 +48,13 @@ static void watch_session(struct endpoint *p)
     bool is_open = session_state(p->session) == SESSION_OPEN;
     uint32_t events = is_open && session_wants_input(p->session) ? EPOLLIN : 0;
     int err = loop_watch(p->loop, &p->source, session_fd(p->session), events);
-    if (err) {
+    if (err)
         session_close(p->session, strerror(-err));
-        loop_timer_set(p->loop, &p->next_step, 0);
-    }
 }
 
 static void drop_session(struct endpoint *p)
 {
     loop_unwatch(p->loop, &p->source);
-    loop_timer_cancel(&p->next_step);
     session_free(p->session);
     p->session = NULL;
     p->peer_pid = 0;
@@ -64,7 +63,7 @@ static void drop_session(struct endpoint *p)
 static void wait_for_next(struct endpoint *p)
 {
     if (p->is_client) {
-        loop_timer_set(p->loop, &p->next_step, p->retry_ms);
+        loop_timer_set(p->loop, &p->retry, p->retry_ms);
         p->retry_ms = MIN(p->retry_ms * 2, ENDPOINT_RETRY_MAX_MS);
     } else {
         acceptor_resume(&p->acceptor);
@@ -74,10 +73,10 @@ static void wait_for_next(struct endpoint *p)
 // Arm what may happen next. The endpoint may be freed when this returns.
 static void endpoint_settle(struct endpoint *p)
 {
-    if (p->session && session_state(p->session) != SESSION_CLOSED) {
+    if (p->session)
         watch_session(p);
+    if (p->session && session_state(p->session) != SESSION_CLOSED)
         return;
-    }
     if (p->session)
         drop_session(p);
     if (!p->is_leaving)
@@ -86,28 +85,15 @@ static void endpoint_settle(struct endpoint *p)
         p->gone(p->gone_context, p);
 }
 
-// Handle messages. Rings start in here, and shall lie near the worker.
-static void run_session(struct endpoint *p)
-{
-    pool_prefer(p->home);
-    bool has_more = session_run(p->session, ENDPOINT_BUDGET);
-    pool_prefer_any(p->home);
-    if (has_more)
-        loop_timer_set(p->loop, &p->next_step, 0);
-    endpoint_settle(p);
-}
-
-static bool may_run(const struct endpoint *p)
-{
-    return p->session && session_state(p->session) == SESSION_OPEN &&
-           session_wants_input(p->session);
-}
-
+// Rings start in here, and shall lie near the worker.
 static void session_ready(struct loop_source *s, uint32_t events)
 {
     (void)events; // a hang-up is for session_run() to read
     struct endpoint *p = container_of(s, struct endpoint, source);
-    run_session(p);
+    pool_prefer(p->home);
+    session_run(p->session, ENDPOINT_BUDGET);
+    pool_prefer_any(p->home);
+    endpoint_settle(p);
 }
 
 static void serve(struct endpoint *p, int fd)
@@ -132,8 +118,6 @@ void endpoint_answered(struct queue *q)
 {
     struct endpoint *p = q->device->owner;
     session_acknowledge(p->session);
-    if (may_run(p)) // messages that waited for this answer
-        loop_timer_set(p->loop, &p->next_step, 0);
     endpoint_settle(p);
 }
 
@@ -183,8 +167,9 @@ static void front_end_waits(struct acceptor *a)
 
 // ---- client ------------------------------------------------------------------------------
 
-static void connect_again(struct endpoint *p)
+static void connect_again(struct loop_timer *t)
 {
+    struct endpoint *p = container_of(t, struct endpoint, retry);
     struct error e;
     int fd = unix_connect(p->path, &e);
     if (fd < 0) {
@@ -193,17 +178,6 @@ static void connect_again(struct endpoint *p)
     }
     p->retry_ms = ENDPOINT_RETRY_MS;
     serve(p, fd);
-}
-
-static void take_next_step(struct loop_timer *t)
-{
-    struct endpoint *p = container_of(t, struct endpoint, next_step);
-    if (may_run(p))
-        run_session(p);
-    else if (p->session || p->is_leaving)
-        endpoint_settle(p);
-    else
-        connect_again(p);
 }
 
 // ---- open and leave ----------------------------------------------------------------------
@@ -215,7 +189,7 @@ static int open_socket(struct endpoint *p, struct error *e)
     p->path = line_text(l, "socket", NULL);
     p->is_client = line_number(l, "mode", 0) == 1; // choices are server|client
     if (p->is_client) {
-        loop_timer_set(p->loop, &p->next_step, 0);
+        loop_timer_set(p->loop, &p->retry, 0);
         return 0;
     }
     int err = acceptor_open(&p->acceptor, p->loop, p->path,
@@ -234,7 +208,7 @@ int endpoint_open(struct endpoint **out, struct loop *loop, struct pool *pool,
     p->loop = loop;
     p->retry_ms = ENDPOINT_RETRY_MS;
     p->source.ready = session_ready;
-    p->next_step.due = take_next_step;
+    p->retry.due = connect_again;
     int err = device_open(&p->device, type, l, e);
     if (err) {
         line_free(l);
@@ -269,7 +243,7 @@ void endpoint_leave(struct endpoint *p, const char *reason,
     p->gone = gone;
     p->gone_context = context;
     acceptor_close(&p->acceptor);
-    loop_timer_cancel(&p->next_step);
+    loop_timer_cancel(&p->retry);
     if (p->session && session_state(p->session) == SESSION_OPEN)
         session_close(p->session, reason);
     endpoint_settle(p);

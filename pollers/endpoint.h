@@ -33,10 +33,10 @@ struct endpoint {
     struct lease *leases; // one a queue
     const char *path;     // in the device's line
     bool is_client;
-    struct acceptor acceptor;    // mode=server
-    struct session *session;     // NULL: none
-    struct loop_source source;   // the session's socket
-    struct loop_timer next_step; // go on with messages, or connect again
+    struct acceptor acceptor;  // mode=server
+    struct session *session;   // NULL: none
+    struct loop_source source; // the session's socket
+    struct loop_timer retry;   // mode=client: connect again
     unsigned retry_ms;
     int peer_pid;
     struct log_limit refusals;
