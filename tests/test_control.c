@@ -143,6 +143,19 @@ static void open_gate(void)
     assert_int_equal(write(gate_fd, &(uint64_t){1}, 8), 8);
 }
 
+// Two, so that there is something to place; one where there is no other.
+static unsigned two_cpus(int cpus[2])
+{
+    cpu_set_t set;
+    unsigned n = 0;
+    sched_getaffinity(0, sizeof(set), &set);
+    for (int cpu = 0; cpu < CPU_SETSIZE && n < 2; cpu++) {
+        if (CPU_ISSET(cpu, &set))
+            cpus[n++] = cpu;
+    }
+    return n;
+}
+
 static void *run(void *argument)
 {
     (void)argument;
@@ -151,15 +164,15 @@ static void *run(void *argument)
     struct control *c;
     struct rpc *rpc;
     struct error e;
-    int cpus[TOPO_CPUS_MAX];
+    int cpus[2];
     must(topo_open(&topo, NULL, &e), &e);
-    int n_cpus = topo_select(topo, "auto", cpus, TOPO_CPUS_MAX, &e);
+    unsigned n_cpus = two_cpus(cpus);
     struct control_config config = {
         .types = types,
         .n_types = 1,
         .topo = topo,
         .cpus = cpus,
-        .n_cpus = (unsigned)n_cpus,
+        .n_cpus = n_cpus,
         .poll = WORKER_ADAPTIVE,
         .drain_ms = drain_ms,
     };
@@ -305,13 +318,13 @@ static long long in_flight(const char *name)
 
 // ---- the front end -----------------------------------------------------------------------
 
-static struct guest_disk *connect_disk(const char *name)
+static struct guest_disk *connect_queues(const char *name, unsigned n_queues)
 {
     struct guest_disk_config config = {
         .path = path_of(name),
         .features = 0,
         .protocol = GUEST_DISK_PROTOCOL,
-        .n_queues = QUEUES,
+        .n_queues = n_queues,
         .ring_size = 64,
         .memory = {.n_regions = 1, .region_bytes = 4 << 20},
     };
@@ -319,6 +332,11 @@ static struct guest_disk *connect_disk(const char *name)
     struct error e;
     check_ok(guest_disk_open(&d, &config, &e), &e);
     return d;
+}
+
+static struct guest_disk *connect_disk(const char *name)
+{
+    return connect_queues(name, QUEUES);
 }
 
 static void submit(struct guest_disk *d, struct guest_request *r)
@@ -451,6 +469,41 @@ static void test_requests_stay_counted(void **state)
     json_decref(stats);
 }
 
+// The worker of queue @index, -1 for none.
+static long long worker_of(const char *name, unsigned index)
+{
+    char params[128];
+    snprintf(params, sizeof(params), "{\"name\":\"%s\"}", name);
+    json_t *shown = call("show", params);
+    const json_t *q = json_array_get(json_object_get(shown, "queues"), index);
+    const json_t *worker = json_object_get(q, "worker");
+    long long n = json_is_integer(worker) ? json_integer_value(worker) : -1;
+    json_decref(shown);
+    return n;
+}
+
+// A queue that came back weighs nothing any more.
+static void test_placing(void **state)
+{
+    (void)state;
+    int cpus[2];
+    start_control();
+    add("a");
+    add("b");
+    for (unsigned i = 0; i < 3; i++) {
+        struct guest_disk *d = connect_queues("a", 1);
+        until(worker_of("a", 0) == 0);
+        guest_disk_close(d);
+        until(strcmp(show("a", "state"), "waiting") == 0);
+    }
+    struct guest_disk *a = connect_disk("a"), *b = connect_queues("b", 1);
+    until(worker_of("b", 0) == 0);
+    assert_int_equal(worker_of("a", 0), 0);
+    assert_int_equal(worker_of("a", 1), two_cpus(cpus) - 1);
+    guest_disk_close(a);
+    guest_disk_close(b);
+}
+
 static void test_signal_drains(void **state)
 {
     (void)state;
@@ -507,6 +560,7 @@ int main(void)
         EACH(test_next_front_end_waits_for_the_last),
         EACH(test_many_lives),
         EACH(test_requests_stay_counted),
+        EACH(test_placing),
         EACH(test_signal_drains),
         EACH(test_deadline),
         EACH(test_second_signal),
