@@ -55,6 +55,7 @@ struct queue {
     struct ring_stats stats; // counted by the owner, read by control
     counter n_kicks;         // wake-ups by the driver
     counter n_calls;         // interrupts written
+    atomic_bool is_parked;   // [W] writes, for reports: a kick has to come first
 
     char padding[CACHE_LINE]; // the next queue may be another worker's
 };

@@ -41,13 +41,17 @@ static void set_text(json_t *object, const char *name, const char *text)
 
 // ---- queues ------------------------------------------------------------------------------
 
-static const char *queue_state(const struct session_queue_info *info, const struct lease *lease)
+static const char *queue_state(const struct queue *q, const struct session_queue_info *info,
+                               const struct lease *lease)
 {
     if (info->fault)
         return "faulted";
     if (!lease->at)
         return "stopped";
-    return lease->is_ending ? "draining" : "running";
+    if (lease->is_ending)
+        return "draining";
+    bool is_parked = atomic_load_explicit(&q->is_parked, memory_order_relaxed);
+    return is_parked ? "parked" : "running";
 }
 
 static uint64_t count_faults(const struct queue *q)
@@ -100,7 +104,7 @@ static json_t *show_queue(const struct endpoint *p, unsigned index)
         session_describe_queue(p->session, index, &info);
     json_t *object = json_object();
     set_number(object, "index", index);
-    set_text(object, "state", queue_state(&info, &p->leases[index]));
+    set_text(object, "state", queue_state(q, &info, &p->leases[index]));
     set_worker(object, &p->leases[index]);
     set_number(object, "size", info.size);
     set_text(object, "layout", info.is_started ? info.layout : NULL);

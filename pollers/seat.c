@@ -69,6 +69,11 @@ void seat_replace_call(struct seat *s)
     seat_notify(s);
 }
 
+static void set_parked(struct queue *q, bool is)
+{
+    atomic_store_explicit(&q->is_parked, is, memory_order_relaxed);
+}
+
 bool seat_rest(struct seat *s)
 {
     struct ring *r = &s->queue->ring;
@@ -80,6 +85,7 @@ bool seat_rest(struct seat *s)
         return false;
     // A kick that comes before the READ waits in the eventfd's counter.
     s->state = SEAT_PARKED;
+    set_parked(s->queue, true);
     event_read(&s->kick);
     return true;
 }
@@ -88,6 +94,7 @@ void seat_wake(struct seat *s, int result)
 {
     struct queue *q = s->queue;
     s->state = SEAT_POLLED;
+    set_parked(q, false);
     s->busy_at = q->lane->now;
     if (result < 0)
         s->can_park = false; // not readable: it would wake us in vain for ever
@@ -111,6 +118,7 @@ bool seat_leave(struct seat *s)
         q->device->type->lane_leave(q);
     event_close(&s->call);
     event_close(&s->kick);
+    set_parked(q, false);
     q->lane = NULL;
     q->seat = NULL;
     return true;

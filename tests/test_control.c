@@ -504,6 +504,40 @@ static void test_placing(void **state)
     guest_disk_close(b);
 }
 
+static const char *state_of(const char *name)
+{
+    static char text[32];
+    char params[128];
+    snprintf(params, sizeof(params), "{\"name\":\"%s\"}", name);
+    json_t *shown = call("show", params);
+    const json_t *q = json_array_get(json_object_get(shown, "queues"), 0);
+    const char *state = json_string_value(json_object_get(q, "state"));
+    snprintf(text, sizeof(text), "%s", state ? state : "none");
+    json_decref(shown);
+    return text;
+}
+
+static void test_states_of_a_queue(void **state)
+{
+    (void)state;
+    struct guest_request r;
+    start_control();
+    add("a");
+    struct guest_disk *d = connect_disk("a");
+    until(strcmp(state_of("a"), "parked") == 0); // nothing to do
+    submit(d, &r);
+    until(in_flight("a") == 1);
+    int fd = ask("remove", "{\"name\":\"a\"}");
+    until(strcmp(state_of("a"), "draining") == 0);
+    open_gate();
+    json_decref(answer(fd));
+    leave(d, &r);
+    add("a");
+    d = connect_queues("a", 1);
+    guest_disk_close(d);
+    until(strcmp(state_of("a"), "none") == 0); // never used
+}
+
 static void test_signal_drains(void **state)
 {
     (void)state;
@@ -561,6 +595,7 @@ int main(void)
         EACH(test_many_lives),
         EACH(test_requests_stay_counted),
         EACH(test_placing),
+        EACH(test_states_of_a_queue),
         EACH(test_signal_drains),
         EACH(test_deadline),
         EACH(test_second_signal),
