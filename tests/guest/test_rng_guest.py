@@ -27,7 +27,7 @@ class RngGuest(unittest.TestCase):
         self.assertEqual(guest.run(read), str(N_BYTES))
         # Random bytes do not get smaller; zeros or a repeated buffer do.
         self.assertGreater(int(guest.run("gzip -c /tmp/bytes | wc -c")), N_BYTES)
-        # Linux gives the entropy of one request to several readers, but not all of it from nowhere.
+        # They came from sluiced.
         served = [q for q in daemon.ctl("stats")["queues"] if q["device"] == "r"]
         self.assertEqual(len(served), 1)
         self.assertGreaterEqual(served[0]["bytes_in"], N_BYTES)
