@@ -11,7 +11,7 @@ int guest_request_open(struct guest_request requests[], unsigned n, struct guest
                        uint32_t capacity, struct error *e)
 {
     memset(requests, 0, n * sizeof requests[0]);
-    uint8_t *lines = guest_alloc(g, n * CACHE_LINE, CACHE_LINE);
+    uint8_t *lines = guest_alloc(g, (uint64_t)n * CACHE_LINE, CACHE_LINE);
     for (unsigned i = 0; i < n; i++) {
         struct guest_request *r = &requests[i];
         r->data = guest_alloc(g, capacity, 4096);
@@ -19,7 +19,7 @@ int guest_request_open(struct guest_request requests[], unsigned n, struct guest
             return error_set(e, ENOMEM, "no room in guest memory for %u requests of %u bytes", n,
                              capacity);
         r->capacity = capacity;
-        r->header = (struct virtio_blk_req_header *)(void *)(lines + i * CACHE_LINE);
+        r->header = (struct virtio_blk_req_header *)(void *)(lines + (size_t)i * CACHE_LINE);
         r->status = (uint8_t *)r->header + sizeof *r->header;
         r->header_addr = guest_addr(g, r->header);
         r->data_addr = guest_addr(g, r->data);

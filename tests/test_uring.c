@@ -213,7 +213,7 @@ static void files_live_in_slots(void **state)
     assert_true(slot_a >= 0 && slot_b >= 0 && slot_a != slot_b);
     close(a); // the table holds its own reference
     close(b);
-    char c;
+    char c = 0;
     assert_int_equal(read_slot(slot_a, &c), 1);
     assert_int_equal(c, 'a');
     assert_int_equal(read_slot(slot_b, &c), 1);
