@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 
 import guest
@@ -47,6 +48,20 @@ class Daemon:
         self.process = None
         if status != 0:
             raise AssertionError(f"sluiced ended with {status} on SIGTERM\n{self.tail()}")
+
+    def kill_busy(self, device):
+        """SIGKILL, at a moment when the device has requests in the kernel's hands."""
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(str(self.control_path))
+            answers = control.makefile("rb")
+
+            def is_busy():
+                control.sendall(b'{"jsonrpc": "2.0", "id": 1, "method": "stats"}\n')
+                queues = json.loads(answers.readline())["result"]["queues"]
+                return any(q["device"] == device and q["in_flight"] for q in queues)
+
+            guest.wait_until(is_busy, what="a request in flight", pause_s=0)
+            self.kill()
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)

@@ -210,7 +210,7 @@ class Guest:
         self.control("device_add", **self.devices[name].device(name))
 
 
-def wait_until(condition, deadline_s=COMMAND_DEADLINE_S, what="the condition"):
+def wait_until(condition, deadline_s=COMMAND_DEADLINE_S, what="the condition", pause_s=0.05):
     """Polls until the condition is true; returns its value."""
     deadline = time.monotonic() + deadline_s
     while True:
@@ -219,4 +219,4 @@ def wait_until(condition, deadline_s=COMMAND_DEADLINE_S, what="the condition"):
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {deadline_s} s")
-        time.sleep(0.05)
+        time.sleep(pause_s)

@@ -167,10 +167,10 @@ class OneGuest:
             self.daemon.start()
 
         def crash():
-            self.daemon.kill()
+            self.daemon.kill_busy("main")
             self.daemon.start()
 
-        for disturb in (restart, crash):
+        for disturb in (restart, crash, crash):
             with self.subTest(disturb.__name__):
                 self.run_load(self.guest, "/mnt", writers=4, disturb=disturb)
         self.guest.run("forget")
