@@ -10,6 +10,13 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+// For the few cases that TSan's runtime cannot take: signals raised inside of it.
+#ifdef __has_feature
+#define UNDER_TSAN __has_feature(thread_sanitizer)
+#else
+#define UNDER_TSAN 0
+#endif
+
 // @result is 0; otherwise the sentence in @e says why not.
 #define check_ok(result, e)                                                                        \
     do {                                                                                           \

@@ -3,6 +3,7 @@
 #include "dataplane/dirty.h"
 
 #include "dataplane/guard.h"
+#include "tests/check.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -14,10 +15,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-#ifndef __has_feature // gcc has none of clang's
-#define __has_feature(x) 0
-#endif
 
 #define PAGE       4096ull
 #define FILE_BYTES (4 * PAGE)
@@ -237,7 +234,7 @@ static void misses_of_two_workers_add_up(void **state)
 static void truncated_log_fails_alone(void **state)
 {
     (void)state;
-#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
+#if UNDER_TSAN
     // Its atomic accesses take a lock, which the handler, inside one of them, waits for.
     print_message("no SIGBUS inside an atomic access under TSan\n");
     skip();
