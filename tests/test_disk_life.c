@@ -87,6 +87,56 @@ static void test_64_guests_on_one_worker(void **state)
     daemon_close(&sluiced);
 }
 
+// ---- many guests that do nothing ---------------------------------------------------------
+
+static uint64_t clock_ns(clockid_t clock)
+{
+    struct timespec t;
+    assert_int_equal(clock_gettime(clock, &t), 0);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+// The share of a core that all threads of @pid take over @ms, in thousandths.
+static uint64_t busy_permille(pid_t pid, long ms)
+{
+    clockid_t clock;
+    const struct timespec pause = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+    assert_int_equal(clock_getcpuclockid(pid, &clock), 0);
+    uint64_t used = clock_ns(clock), start = clock_ns(CLOCK_MONOTONIC);
+    nanosleep(&pause, NULL);
+    used = clock_ns(clock) - used;
+    return used * 1000 / (clock_ns(CLOCK_MONOTONIC) - start);
+}
+
+static void test_64_idle_guests_cost_nothing(void **state)
+{
+    (void)state;
+    struct daemon sluiced;
+    struct guest_disk *disks[GUESTS];
+    char name[16];
+    daemon_open(&sluiced);
+    for (unsigned i = 0; i < GUESTS; i++) {
+        snprintf(name, sizeof name, "g%u", i);
+        daemon_add_disk(&sluiced, name, "ram=1M queues=4");
+    }
+    daemon_start(&sluiced);
+    for (unsigned i = 0; i < GUESTS; i++) {
+        snprintf(name, sizeof name, "g%u", i);
+        disks[i] = daemon_connect(&sluiced, name, i % 2 ? PACKED : 0, 1, 1, 0);
+    }
+    struct disk_load *load = open_load(disks, GUESTS, 1);
+    turn(load, GUESTS * 10, true);
+    time_t deadline = time(NULL) + 60;
+    while (busy_permille(sluiced.pid, 100) >= 10) // until every queue is parked
+        assert_true(time(NULL) < deadline);
+    assert_true(busy_permille(sluiced.pid, 2000) < 10);
+    disk_load_close(load);
+    for (unsigned i = 0; i < GUESTS; i++)
+        guest_disk_close(disks[i]);
+    daemon_stop(&sluiced);
+    daemon_close(&sluiced);
+}
+
 // ---- a daemon that goes and comes back ---------------------------------------------------
 
 static const uint64_t layouts[] = {INDIRECT, INDIRECT | EVENT | ORDER, INDIRECT | PACKED,
@@ -151,6 +201,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_64_guests_on_one_worker),
+        cmocka_unit_test(test_64_idle_guests_cost_nothing),
         cmocka_unit_test(test_crashes_under_load),
         cmocka_unit_test(test_ends_politely_under_load),
     };
