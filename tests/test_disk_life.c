@@ -122,7 +122,7 @@ static void test_64_idle_guests_cost_nothing(void **state)
     daemon_start(&sluiced);
     for (unsigned i = 0; i < GUESTS; i++) {
         snprintf(name, sizeof name, "g%u", i);
-        disks[i] = daemon_connect(&sluiced, name, i % 2 ? PACKED : 0, 1, 1, 0);
+        disks[i] = daemon_connect(&sluiced, name, INDIRECT | (i % 2 ? PACKED : 0), 1, 1, 0);
     }
     struct disk_load *load = open_load(disks, GUESTS, 1);
     turn(load, GUESTS * 10, true);
