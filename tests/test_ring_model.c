@@ -118,10 +118,10 @@ static void share_memory(struct run *r)
     check_ok(mem_set(&r->mem, NULL, descs, fds, g->n_regions, &e), &e);
 }
 
-static void run_open(struct run *r, const struct variant *v)
+static void run_open(struct run *r, const struct variant *v, unsigned seed)
 {
     struct error e;
-    *r = (struct run){.variant = v, .seed = 42};
+    *r = (struct run){.variant = v, .seed = seed};
     const struct guest_layout layout = {
         .n_regions = 3, .region_bytes = REGION_BYTES, .first_addr = 0x100000};
     check_ok(guest_open(&r->guest, &layout, &e), &e);
@@ -346,11 +346,12 @@ static void test_all_variants_agree(void **state)
 {
     (void)state;
     struct run *run = malloc(sizeof(*run));
-    for (unsigned v = 0; v < ARRAY_LEN(variants); v++) {
-        run_open(run, &variants[v]);
+    unsigned n_seeds = getenv("SLUICE_LONG") ? 200 : 1; // tools/check --long
+    for (unsigned i = 0; i < n_seeds * ARRAY_LEN(variants); i++) {
+        run_open(run, &variants[i % ARRAY_LEN(variants)], 42 + i / (unsigned)ARRAY_LEN(variants));
         run_all(run);
-        for (uint32_t i = 0; i < N_CHAINS; i++)
-            assert_int_equal(run->used_len[i], shape_of(i).used_len);
+        for (uint32_t number = 0; number < N_CHAINS; number++)
+            assert_int_equal(run->used_len[number], shape_of(number).used_len);
         run_close(run);
     }
     free(run);
