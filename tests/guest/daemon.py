@@ -25,7 +25,7 @@ class Daemon:
 
     def start(self):
         """Returns once every socket listens."""
-        command = [BUILD / "tools/sluiced", "--control", self.control_path, *self.arguments]
+        command = [*guest.TIED, BUILD / "tools/sluiced", "--control", self.control_path, *self.arguments]
         for line in self.lines:
             command += ["--add", line]
         with self.log.open("ab") as log:

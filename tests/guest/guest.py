@@ -26,6 +26,8 @@ SOURCE = HERE.parent.parent
 # No machine is so slow; a guest that is stuck fails here.
 BOOT_DEADLINE_S = 120
 COMMAND_DEADLINE_S = 120
+# A test that is killed leaves no program behind.
+TIED = ("setpriv", "--pdeathsig", "KILL")
 
 
 @dataclasses.dataclass
@@ -108,7 +110,7 @@ class Guest:
     def command_line(self, agent_fd, monitor_fd):
         image = run_tool("guest-image")
         line = [
-            *("qemu-system-x86_64", "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none"),
+            *(*TIED, "qemu-system-x86_64", "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none"),
             *run_tool("guest-accel").split(),
             # memfd is shared with the back end and needs no huge pages.
             *("-object", f"memory-backend-memfd,id=mem,size={self.memory},share=on"),
