@@ -47,24 +47,42 @@ static void turn(struct disk_load *load, uint64_t n, bool drain)
 #define QUEUES  4
 #define PER_ONE 400 // requests of each guest on average
 
-static void test_64_guests_on_one_worker(void **state)
-{
-    (void)state;
+struct crowd {
     struct daemon sluiced;
     struct guest_disk *disks[GUESTS];
+};
+
+// A daemon with a disk for each guest; every ring mode is among them.
+static void crowd_open(struct crowd *c)
+{
     char name[16];
-    daemon_open(&sluiced);
+    daemon_open(&c->sluiced);
     for (unsigned i = 0; i < GUESTS; i++) {
         snprintf(name, sizeof name, "g%u", i);
-        daemon_add_disk(&sluiced, name, "ram=1M queues=4");
+        daemon_add_disk(&c->sluiced, name, "ram=1M queues=4");
     }
-    daemon_start(&sluiced);
+    daemon_start(&c->sluiced);
     for (unsigned i = 0; i < GUESTS; i++) {
         snprintf(name, sizeof name, "g%u", i);
         uint64_t features = INDIRECT | (i % 2 ? PACKED : 0) | (i % 4 < 2 ? EVENT : 0);
-        disks[i] = daemon_connect(&sluiced, name, features, QUEUES, 1, 0);
+        c->disks[i] = daemon_connect(&c->sluiced, name, features, QUEUES, 1, 0);
     }
-    struct disk_load *load = open_load(disks, GUESTS, 4);
+}
+
+static void crowd_close(struct crowd *c)
+{
+    for (unsigned i = 0; i < GUESTS; i++)
+        guest_disk_close(c->disks[i]);
+    daemon_stop(&c->sluiced);
+    daemon_close(&c->sluiced);
+}
+
+static void test_64_guests_on_one_worker(void **state)
+{
+    (void)state;
+    struct crowd crowd;
+    crowd_open(&crowd);
+    struct disk_load *load = open_load(crowd.disks, GUESTS, 4);
     turn(load, GUESTS * PER_ONE, false);
     uint64_t slowest = UINT64_MAX, sum = 0;
     for (unsigned i = 0; i < GUESTS; i++) {
@@ -77,14 +95,11 @@ static void test_64_guests_on_one_worker(void **state)
     assert_true(slowest >= sum / GUESTS / 2);
     for (unsigned i = 0; i < GUESTS; i++) {
         struct error e;
-        check_ok(guest_disk_stop(disks[i], &e), &e);
+        check_ok(guest_disk_stop(crowd.disks[i], &e), &e);
         assert_true(disk_load_stats(load, i)->n_verified > 0);
     }
     disk_load_close(load);
-    for (unsigned i = 0; i < GUESTS; i++)
-        guest_disk_close(disks[i]);
-    daemon_stop(&sluiced);
-    daemon_close(&sluiced);
+    crowd_close(&crowd);
 }
 
 // ---- many guests that do nothing ---------------------------------------------------------
@@ -111,30 +126,16 @@ static uint64_t busy_permille(pid_t pid, long ms)
 static void test_64_idle_guests_cost_nothing(void **state)
 {
     (void)state;
-    struct daemon sluiced;
-    struct guest_disk *disks[GUESTS];
-    char name[16];
-    daemon_open(&sluiced);
-    for (unsigned i = 0; i < GUESTS; i++) {
-        snprintf(name, sizeof name, "g%u", i);
-        daemon_add_disk(&sluiced, name, "ram=1M queues=4");
-    }
-    daemon_start(&sluiced);
-    for (unsigned i = 0; i < GUESTS; i++) {
-        snprintf(name, sizeof name, "g%u", i);
-        disks[i] = daemon_connect(&sluiced, name, INDIRECT | (i % 2 ? PACKED : 0), 1, 1, 0);
-    }
-    struct disk_load *load = open_load(disks, GUESTS, 1);
+    struct crowd crowd;
+    crowd_open(&crowd);
+    struct disk_load *load = open_load(crowd.disks, GUESTS, 1);
     turn(load, GUESTS * 10, true);
     time_t deadline = time(NULL) + 60;
-    while (busy_permille(sluiced.pid, 100) >= 10) // until every queue is parked
+    while (busy_permille(crowd.sluiced.pid, 100) >= 10) // until every queue is parked
         assert_true(time(NULL) < deadline);
-    assert_true(busy_permille(sluiced.pid, 2000) < 10);
+    assert_true(busy_permille(crowd.sluiced.pid, 2000) < 10);
     disk_load_close(load);
-    for (unsigned i = 0; i < GUESTS; i++)
-        guest_disk_close(disks[i]);
-    daemon_stop(&sluiced);
-    daemon_close(&sluiced);
+    crowd_close(&crowd);
 }
 
 // ---- a daemon that goes and comes back ---------------------------------------------------
