@@ -86,6 +86,10 @@ struct device_type {
     void (*lane_leave)(struct queue *q);
     // [C] Optional; default: refused. The driver wrote @bytes of config space at @offset.
     int (*config_write)(struct device *d, uint32_t offset, const void *data, uint32_t bytes);
+    // [C] Optional; default: refused. Queues may run. What the device stores grows to *@bytes, or
+    // (0) is measured again; config space then says so. 0 with the size in *@bytes, or -errno
+    // with the sentence and nothing changed.
+    int (*resize)(struct device *d, uint64_t *bytes, struct error *e);
 };
 
 struct device {

@@ -98,6 +98,31 @@ static void blk_close(struct device *d)
     free(b);
 }
 
+// A request that a worker checks against the old size meanwhile fails, as it did before.
+static int blk_resize(struct device *d, uint64_t *bytes, struct error *e)
+{
+    struct disk *disk = &((struct blk *)d->priv)->disk;
+    unsigned long long now = disk->bytes;
+    if (*bytes % DISK_SECTOR_BYTES)
+        return error_set(e, EINVAL, "disk %s: %llu bytes: a size is a multiple of %u", d->name,
+                         (unsigned long long)*bytes, DISK_SECTOR_BYTES);
+    uint64_t wanted = *bytes;
+    if (!wanted || wanted >= now) {
+        int err = disk->type->grow(disk, &wanted, e);
+        if (err)
+            return err;
+        wanted -= wanted % DISK_SECTOR_BYTES;
+    }
+    if (wanted < now)
+        return error_set(e, EINVAL, "disk %s: from %llu to %llu bytes: a disk only grows", d->name,
+                         now, (unsigned long long)wanted);
+    disk->bytes = wanted;
+    uint64_t capacity = wanted / DISK_SECTOR_BYTES;
+    memcpy(d->config + offsetof(struct virtio_blk_config, capacity), &capacity, sizeof(capacity));
+    *bytes = wanted;
+    return 0;
+}
+
 // ---- a queue's start and stop ------------------------------------------------------------
 
 static int blk_queue_start(struct queue *q, struct error *e)
@@ -225,4 +250,5 @@ const struct device_type blk_device = {
     .queue_stop = blk_queue_stop,
     .lane_enter = blk_lane_enter,
     .lane_leave = blk_lane_leave,
+    .resize = blk_resize,
 };

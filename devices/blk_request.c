@@ -104,7 +104,8 @@ static __attribute__((noinline)) void restore_segments(struct disk_request *r)
 // (5.2.6.1); no sum here can wrap.
 static enum disk_result check_range(struct disk_request *r, uint64_t sector)
 {
-    uint64_t n_sectors = r->queue->disk->bytes / DISK_SECTOR_BYTES;
+    uint64_t bytes = atomic_load_explicit(&r->queue->disk->bytes, memory_order_relaxed);
+    uint64_t n_sectors = bytes / DISK_SECTOR_BYTES;
     uint32_t n = r->bytes / DISK_SECTOR_BYTES;
     if (r->bytes % DISK_SECTOR_BYTES || sector > n_sectors || n > n_sectors - sector)
         return DISK_FAILED;

@@ -55,12 +55,13 @@ struct disk {
     bool is_read_only;
 
     // Filled in by open(). Sizes in bytes.
-    uint64_t bytes;          // what the guest sees: a multiple of a sector, not 0
+    _Atomic uint64_t bytes;  // what the guest sees: a multiple of a sector, not 0; it may grow
     uint32_t logical_bytes;  // smallest unit that can be addressed
     uint32_t physical_bytes; // smallest unit that is written without reading
     uint32_t optimal_bytes;  // preferred size of a transfer; 0: none
     int fd;                  // file
     uint8_t *memory;         // ram
+    uint64_t reserved_bytes; // ram: of addresses
 };
 
 // One queue's share of a disk.
@@ -88,6 +89,9 @@ struct disk_type {
     // [W] Optional; default: nothing. 0 or -errno.
     int (*lane_enter)(struct disk_queue *q);
     void (*lane_leave)(struct disk_queue *q);
+    // [C] Queues may run. Make room for *@bytes, a multiple of a sector and no less than now, or
+    // (0) say in *@bytes how much room there is. 0, or -errno with the sentence.
+    int (*grow)(struct disk *d, uint64_t *bytes, struct error *e);
 };
 
 extern const struct disk_type disk_file;

@@ -131,6 +131,41 @@ static void file_close(struct disk *d)
     close(d->fd);
 }
 
+static int refuse_growth(const struct disk *d, int code, const char *why, struct error *e)
+{
+    return error_set(e, code, "disk %s: %s", d->name, why);
+}
+
+// Block devices are grown by what made them, files also by others: those are measured.
+static int file_grow(struct disk *d, uint64_t *bytes, struct error *e)
+{
+    struct stat st;
+    uint64_t size;
+    if (fstat(d->fd, &st))
+        return refuse_growth(d, errno, strerror(errno), e);
+    if (!S_ISBLK(st.st_mode))
+        size = (uint64_t)st.st_size;
+    else if (ioctl(d->fd, BLKGETSIZE64, &size))
+        return refuse_growth(d, errno, strerror(errno), e);
+
+    if (*bytes == 0 || *bytes == size) {
+        *bytes = size;
+        return 0;
+    }
+    if (S_ISBLK(st.st_mode))
+        return refuse_growth(
+            d, EINVAL, "a block device has the size it has: grow it, then leave the size out", e);
+    if (*bytes < size)
+        return refuse_growth(d, EINVAL, "the file is larger: leave the size out to show all of it",
+                             e);
+    if (d->is_read_only)
+        return refuse_growth(d, EROFS, "it is read-only: grow the file, then leave the size out",
+                             e);
+    if (ftruncate(d->fd, (off_t)*bytes))
+        return refuse_growth(d, errno, strerror(errno), e);
+    return 0;
+}
+
 static int file_lane_enter(struct disk_queue *q)
 {
     int slot = uring_add_file(&q->queue->lane->uring, q->disk->fd);
@@ -247,4 +282,5 @@ const struct disk_type disk_file = {
     .submit = file_submit,
     .lane_enter = file_lane_enter,
     .lane_leave = file_lane_leave,
+    .grow = file_grow,
 };

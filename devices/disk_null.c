@@ -6,6 +6,8 @@
 // look at the status byte, not at the length.
 #include "devices/disk.h"
 
+#include <errno.h>
+
 static int null_open(struct disk *d, const struct line *l, struct error *e)
 {
     (void)e;
@@ -27,9 +29,17 @@ static void null_submit(struct disk_queue *q, struct disk_request *const batch[]
         batch[i]->result = DISK_OK;
 }
 
+static int null_grow(struct disk *d, uint64_t *bytes, struct error *e)
+{
+    if (*bytes)
+        return 0;
+    return error_set(e, EINVAL, "disk %s: a null= disk is not measured: name the size", d->name);
+}
+
 const struct disk_type disk_null = {
     .key = "null",
     .open = null_open,
     .close = null_close,
     .submit = null_submit,
+    .grow = null_grow,
 };

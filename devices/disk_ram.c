@@ -1,30 +1,68 @@
 // SPDX-License-Identifier: Apache-2.0
 // disk_ram.c - a disk in this process's memory: one copy a request, nothing survives.
 //
-// Pages are taken when they are first written; a page never written reads as zeros.
+// Pages are taken when they are first written; a page never written reads as zeros. Addresses
+// are reserved for RAM_GROWTH times the size, so that a disk grows where it is, while workers use
+// it.
 #include "devices/disk.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#define RAM_GROWTH 8
+
+// As many times @bytes of addresses as there are; nobody can touch them yet.
+static void *reserve(uint64_t bytes, uint64_t *reserved)
+{
+    for (unsigned times = RAM_GROWTH; times; times /= 2) {
+        if (__builtin_mul_overflow(bytes, times, reserved))
+            continue;
+        void *memory =
+            mmap(NULL, *reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory != MAP_FAILED)
+            return memory;
+    }
+    return NULL;
+}
+
 static int ram_open(struct disk *d, const struct line *l, struct error *e)
 {
     d->bytes = line_number(l, "ram", 0);
     d->logical_bytes = DISK_SECTOR_BYTES;
     d->physical_bytes = DISK_SECTOR_BYTES;
-    void *memory = mmap(NULL, d->bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED)
-        return error_set(e, errno, "disk %s: ram=%s: %s", d->name, line_text(l, "ram", ""),
-                         strerror(errno));
-    d->memory = memory;
-    return 0;
+    d->memory = reserve(d->bytes, &d->reserved_bytes);
+    if (!d->memory)
+        return error_set(e, ENOMEM, "disk %s: ram=%s: %s", d->name, line_text(l, "ram", ""),
+                         strerror(ENOMEM));
+    if (mprotect(d->memory, d->bytes, PROT_READ | PROT_WRITE) == 0)
+        return 0;
+    int code = errno;
+    munmap(d->memory, d->reserved_bytes);
+    return error_set(e, code, "disk %s: ram=%s: %s", d->name, line_text(l, "ram", ""),
+                     strerror(code));
 }
 
 static void ram_close(struct disk *d)
 {
-    munmap(d->memory, d->bytes);
+    munmap(d->memory, d->reserved_bytes);
+}
+
+static int ram_grow(struct disk *d, uint64_t *bytes, struct error *e)
+{
+    if (!*bytes)
+        return error_set(e, EINVAL, "disk %s: a ram= disk is not measured: name the size", d->name);
+    if (*bytes > d->reserved_bytes)
+        return error_set(e, ENOMEM,
+                         "disk %s: %llu bytes: this ram= disk can grow to %llu bytes; a larger one "
+                         "is a new disk",
+                         d->name, (unsigned long long)*bytes,
+                         (unsigned long long)d->reserved_bytes);
+    if (mprotect(d->memory, *bytes, PROT_READ | PROT_WRITE) == 0)
+        return 0;
+    int code = errno;
+    return error_set(e, code, "disk %s: %llu bytes: %s", d->name, (unsigned long long)*bytes,
+                     strerror(code));
 }
 
 static void ram_read(struct disk_request *r, const uint8_t *from)
@@ -63,4 +101,5 @@ const struct disk_type disk_ram = {
     .open = ram_open,
     .close = ram_close,
     .submit = ram_submit,
+    .grow = ram_grow,
 };

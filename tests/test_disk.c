@@ -448,6 +448,103 @@ static void eio_is_an_error_and_passes(void **state)
     child_stop(pid, 60); // it unmounts
 }
 
+// ---- growing -----------------------------------------------------------------------------
+
+struct growth {
+    const char *keys;
+    uint64_t file_bytes; // the file "growing" when the resize is asked for
+    uint64_t asked;
+    uint64_t bytes;      // afterwards; 0: refused
+    const char *says[3]; // parts of the sentence
+};
+
+static const struct growth growths[] = {
+    {"null=1M", 0, 4 << 20, 4 << 20, {NULL}},
+    {"null=1M", 0, 1 << 20, 1 << 20, {NULL}},
+    {"null=1M", 0, 0, 0, {"disk d", "null", "name the size"}},
+    {"null=1M", 0, 512, 0, {"1048576", "512", "only grows"}},
+    {"null=1M", 0, (1 << 20) + 100, 0, {"multiple of 512"}},
+    {"ram=1M", 0, 8 << 20, 8 << 20, {NULL}},
+    {"ram=1M", 0, (8 << 20) + 512, 0, {"8388608", "new disk"}},
+    {"ram=1M", 0, 0, 0, {"ram", "name the size"}},
+    {"ram=1M", 0, 512, 0, {"only grows"}},
+    {"file=growing", 1 << 20, 0, 1 << 20, {NULL}},
+    {"file=growing", 3 << 20, 0, 3 << 20, {NULL}},
+    {"file=growing", (3 << 20) + 511, 0, 3 << 20, {NULL}},
+    {"file=growing", 1 << 20, 5 << 20, 5 << 20, {NULL}},
+    {"file=growing", 3 << 20, 2 << 20, 0, {"the file is larger", "leave the size out"}},
+    {"file=growing", 1 << 20, 1 << 19, 0, {"only grows"}},
+    {"file=growing", 1 << 19, 0, 0, {"524288", "only grows"}},
+    {"file=growing", 1 << 20, UINT64_MAX - 511, 0, {"disk d"}},
+    {"file=growing read-only", 3 << 20, 0, 3 << 20, {NULL}},
+    {"file=growing read-only", 1 << 20, 2 << 20, 0, {"read-only", "leave the size out"}},
+};
+
+static uint64_t shown_bytes(const struct device *d)
+{
+    struct virtio_blk_config config;
+    memcpy(&config, d->config, sizeof(config));
+    return config.capacity * 512;
+}
+
+static void check_growth(const struct growth *g)
+{
+    struct error e = {{0}};
+    struct device *d;
+    make_file("growing", 1 << 20);
+    assert_int_equal(open_line(&d, &e, g->keys), 0);
+    if (g->file_bytes)
+        assert_int_equal(truncate("growing", (off_t)g->file_bytes), 0);
+    uint64_t bytes = g->asked;
+    int err = d->type->resize(d, &bytes, &e);
+    assert_int_equal(err == 0, g->bytes != 0);
+    if (err == 0)
+        assert_int_equal(bytes, g->bytes);
+    assert_int_equal(shown_bytes(d), err ? 1 << 20 : g->bytes);
+    for (unsigned i = 0; i < ARRAY_LEN(g->says) && g->says[i]; i++) {
+        if (!strstr(e.text, g->says[i]))
+            fail_msg("%s: \"%s\" does not say \"%s\"", g->keys, e.text, g->says[i]);
+    }
+    device_close(d);
+}
+
+static void disks_only_grow(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(growths); i++)
+        check_growth(&growths[i]);
+}
+
+// A queue that runs sees the new sectors, and still what was in the old ones.
+static void a_running_queue_sees_the_growth(void **state)
+{
+    static const char *const lines[] = {"disk d socket=/unused ram=1M",
+                                        "disk d socket=/unused file=growing"};
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(lines); i++) {
+        make_file("growing", 1 << 20);
+        struct disk_rig d;
+        uint8_t old[512], new[512], got[512];
+        disk_rig_open(&d, lines[i], rig_layouts[0]);
+        struct device *device = d.rig.device;
+        disk_pattern(old, 512, 2047, 1);
+        disk_pattern(new, 512, 4095, 2);
+        assert_int_equal(disk_rig_write(&d, 2047, old, 512), OK);
+        assert_int_equal(disk_rig_write(&d, 2048, new, 512), IOERR);
+
+        struct error e;
+        uint64_t bytes = 2 << 20;
+        assert_int_equal(device->type->resize(device, &bytes, &e), 0);
+        assert_int_equal(disk_rig_write(&d, 4095, new, 512), OK);
+        assert_int_equal(disk_rig_write(&d, 4096, new, 512), IOERR);
+        assert_int_equal(disk_rig_read(&d, 4095, got, 512), OK);
+        assert_memory_equal(got, new, 512);
+        assert_int_equal(disk_rig_read(&d, 2047, got, 512), OK);
+        assert_memory_equal(got, old, 512);
+        disk_rig_close(&d);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -462,6 +559,8 @@ int main(void)
         cmocka_unit_test(a_full_file_system_is_an_error),
         cmocka_unit_test(truncated_guest_memory_is_an_error),
         cmocka_unit_test(eio_is_an_error_and_passes),
+        cmocka_unit_test(disks_only_grow),
+        cmocka_unit_test(a_running_queue_sees_the_growth),
     };
     return cmocka_run_group_tests_name("disk", tests, enter_folder, leave_folder);
 }
