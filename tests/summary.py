@@ -5,7 +5,8 @@
     tests/summary.py TESTLOG...      (a build folder's meson-logs/testlog.json)
 
 meson counts executables; each of ours holds many cases. A C test reports its cases as cmocka
-XML (run with CMOCKA_MESSAGE_OUTPUT=XML), a Python one as the lines of run_unittest.py. An
+XML (run with CMOCKA_MESSAGE_OUTPUT=XML) and prints `skipped: REASON` for each that it skips, a
+Python one as the lines of run_unittest.py. An
 executable that crashed, timed out, reported no case or fewer than it said is a failed case of
 its own, whatever it reported before. Prints each skip and failure with its reason and, last
 and alone on its line, `N passed, N failed, N skipped`.
@@ -70,9 +71,10 @@ def cases_of(entry):
         if case.outcome == "failed":
             case.output = tail
             break
+    reasons = re.findall(r"^skipped: (.*)$", stdout, re.M)  # in the order of the cases
     for case in cases:
         if case.outcome == "skipped" and not case.reason:
-            case.reason = tail.splitlines()[-1] if tail else "no reason given"
+            case.reason = reasons.pop(0) if reasons else "no reason given"
     return cases
 
 

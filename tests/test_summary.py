@@ -27,7 +27,7 @@ TABLE = [
     ("all pass", xml(GOOD, GOOD), "OK", 0, (2, 0, 0)),
     ("one fails", xml(GOOD, BAD), "FAIL", 1, (1, 1, 0)),
     ("set-up fails", xml(SETUP, GOOD), "FAIL", 1, (1, 1, 0)),
-    ("one is skipped", "no KVM\n" + xml(SKIP), "OK", 0, (0, 0, 1)),
+    ("one is skipped", "noise\nskipped: no KVM\nother noise\n" + xml(SKIP), "OK", 0, (0, 0, 1)),
     ("two groups", xml(GOOD) + xml(GOOD, SKIP), "OK", 0, (2, 0, 1)),
     ("dies before the report", "", "FAIL", 134, (0, 1, 0)),
     ("dies after a report", xml(GOOD, GOOD), "FAIL", -11, (2, 1, 0)),
@@ -51,7 +51,7 @@ class Counting(unittest.TestCase):
                 self.assertEqual(summary.count(summary.cases_of(entry)), expected)
 
     def test_a_skip_has_a_reason(self):
-        entry = {"name": "t", "stdout": "no KVM\n" + xml(SKIP), "result": "OK", "returncode": 0}
+        entry = {"name": "t", "stdout": "noise\nskipped: no KVM\nother noise\n" + xml(SKIP), "result": "OK", "returncode": 0}
         self.assertEqual(summary.cases_of(entry)[0].reason, "no KVM")
 
     def test_a_failure_has_its_message_and_the_output(self):
