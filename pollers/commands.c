@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pollers/commands.h"
 
+#include "dataplane/line_value.h"
 #include "pollers/control.h"
 #include "pollers/report.h"
 
@@ -52,6 +53,40 @@ static enum rpc_outcome remove_device(void *context, const json_t *params, struc
     return control_remove(context, name, removed, call, e) < 0 ? RPC_FAILED : RPC_LATER;
 }
 
+// {"name": …} with or without {"size": "2G"}; 0 bytes without.
+static const char *name_and_size(const json_t *params, uint64_t *bytes, struct error *e)
+{
+    static const struct line_key size = {.name = "size", .kind = LINE_SIZE, .min = 1};
+    const json_t *value = json_object_get(params, "size");
+    const char *name = json_string_value(json_object_get(params, "name"));
+    const char *text = json_string_value(value);
+    if (!name || json_object_size(params) != (value ? 2 : 1) || (value && !text)) {
+        error_set(e, 0, "the parameters are {\"name\": a string, \"size\": a string or left out}");
+        return NULL;
+    }
+    *bytes = 0;
+    if (!text || line_value_parse(&size, text, bytes))
+        return name;
+    char expected[LINE_EXPECT_MAX];
+    line_value_expect(&size, expected);
+    error_set(e, 0, "size %s: not %s", text, expected);
+    return NULL;
+}
+
+static enum rpc_outcome resize(void *context, const json_t *params, struct rpc_call *call,
+                               json_t **result, struct error *e)
+{
+    (void)call;
+    uint64_t bytes;
+    const char *name = name_and_size(params, &bytes, e);
+    if (!name)
+        return RPC_BAD_PARAMS;
+    if (control_resize(context, name, &bytes, e) < 0)
+        return RPC_FAILED;
+    *result = json_pack("{s:I}", "bytes", (json_int_t)bytes);
+    return RPC_DONE;
+}
+
 static enum rpc_outcome list(void *context, const json_t *params, struct rpc_call *call,
                              json_t **result, struct error *e)
 {
@@ -89,6 +124,6 @@ static enum rpc_outcome stats(void *context, const json_t *params, struct rpc_ca
 }
 
 const struct rpc_method command_methods[] = {
-    {"add", add},   {"remove", remove_device}, {"list", list},
+    {"add", add},   {"remove", remove_device}, {"resize", resize}, {"list", list},
     {"show", show}, {"stats", stats},          {.name = NULL},
 };

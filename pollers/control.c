@@ -139,14 +139,32 @@ static void endpoint_gone(void *context, struct endpoint *p)
         loop_stop(c->loop);
 }
 
-int control_remove(struct control *c, const char *name, void (*done)(void *context), void *context,
-                   struct error *e)
+// The device @name, unless it is being removed. 0 or -errno with the sentence.
+static int find_staying(const struct control *c, const char *name, struct endpoint **out,
+                        struct error *e)
 {
-    struct endpoint *p = control_find(c, name);
+    const struct endpoint *p = *out = control_find(c, name);
     if (!p)
         return error_set(e, ENOENT, "%s: there is no such device", name);
     if (p->is_leaving)
         return error_set(e, EBUSY, "%s %s: it is being removed", p->device->type->line.type, name);
+    return 0;
+}
+
+int control_resize(struct control *c, const char *name, uint64_t *bytes, struct error *e)
+{
+    struct endpoint *p;
+    int err = find_staying(c, name, &p, e);
+    return err ? err : endpoint_resize(p, bytes, e);
+}
+
+int control_remove(struct control *c, const char *name, void (*done)(void *context), void *context,
+                   struct error *e)
+{
+    struct endpoint *p;
+    int err = find_staying(c, name, &p, e);
+    if (err)
+        return err;
     p->done = done;
     p->done_context = context;
     endpoint_leave(p, "the device is being removed", endpoint_gone, c);

@@ -42,6 +42,10 @@ int control_add(struct control *c, const char *text, struct error *e);
 int control_remove(struct control *c, const char *name, void (*done)(void *context), void *context,
                    struct error *e);
 
+// [C] Let the device grow to *@bytes, or (0) measure it again; its front end is told. 0 with the
+// size in *@bytes, or -errno with the sentence and nothing changed.
+int control_resize(struct control *c, const char *name, uint64_t *bytes, struct error *e);
+
 // [C] Run until control_stop() or a signal, then until all is drained. 0; -ETIMEDOUT if some
 // queue did not drain, or -EINTR after a second signal: then no worker may be stopped.
 int control_run(struct control *c);

@@ -257,6 +257,19 @@ void endpoint_free(struct endpoint *p)
     free(p);
 }
 
+// The front end is told even if nothing changed: it may have missed it while it was away.
+int endpoint_resize(struct endpoint *p, uint64_t *bytes, struct error *e)
+{
+    const struct device_type *type = p->device->type;
+    if (!type->resize)
+        return error_set(e, EOPNOTSUPP, "%s %s: a device of this type has no size", type->line.type,
+                         p->device->name);
+    int err = type->resize(p->device, bytes, e);
+    if (!err && p->session && session_state(p->session) == SESSION_OPEN)
+        session_config_changed(p->session);
+    return err;
+}
+
 enum endpoint_state endpoint_state(const struct endpoint *p)
 {
     if (p->is_leaving || (p->session && session_state(p->session) != SESSION_OPEN))

@@ -69,6 +69,9 @@ void endpoint_answered(struct queue *q);
 // [C] To be called now and then: session_check().
 void endpoint_check(struct endpoint *p, uint64_t now_ms);
 
+// [C] device_type.resize, and tell the front end. 0 or -errno with the sentence.
+int endpoint_resize(struct endpoint *p, uint64_t *bytes, struct error *e);
+
 enum endpoint_state endpoint_state(const struct endpoint *p);
 
 // [C] Requests of @q that a worker has and has not given back, as far as counters tell.

@@ -530,8 +530,32 @@ class Commands(Case):
         self.assertEqual(json.loads(daemon.ctl("--json", "list").stdout), {"devices": []})
         self.assertEqual(daemon.ctl("add", self.disk("a")).returncode, 0)  # the name is free again
 
+    def test_resize(self):
+        image = self.folder / "image"
+        image.write_bytes(b"x" * 4096)
+        daemon = self.ready("--add", self.disk("f", f"file={image}"), "--add", self.disk("n"))
+        for args, size in (
+            (["n", "3M"], 3 << 20),
+            (["f"], 4096),
+            (["f", "1M"], 1 << 20),
+        ):
+            with self.subTest(args):
+                done = daemon.ctl("resize", *args)
+                self.assertEqual((done.returncode, done.stdout, done.stderr), (0, f"{size} bytes\n", ""))
+        self.assertEqual(image.read_bytes(), b"x" * 4096 + bytes((1 << 20) - 4096))
+        with image.open("ab") as file:
+            file.write(bytes(512))
+        resized = json.loads(daemon.ctl("--json", "resize", "f").stdout)
+        self.assertEqual(resized, {"bytes": (1 << 20) + 512})
+        client = self.client(daemon)
+        self.assertEqual(client.call("resize", name="n", size="4M")["result"], {"bytes": 4 << 20})
+        for params in ({}, {"size": "5M"}, {"name": "n", "size": 5 << 20}, {"name": "n", "bytes": "5M"},
+                       {"name": "n", "size": "5M", "x": 1}, {"name": "n", "size": "0"}, {"name": "n", "size": "5Q"}):
+            with self.subTest(params):
+                self.assertEqual(client.call("resize", **params)["error"]["code"], -32602)
+
     def test_refusals_change_nothing(self):
-        daemon = self.ready("--add", self.disk("a"))
+        daemon = self.ready("--add", self.disk("a"), "--add", f"rng r socket={self.path('r.sock')}")
         before = daemon.ctl("--json", "list").stdout
         for args, words in (
             (["add", "disk"], ["disk"]),
@@ -541,6 +565,11 @@ class Commands(Case):
             (["add", self.disk("b", "file=/no/such")], ["/no/such"]),
             (["remove", "z"], ["z"]),
             (["show", "z"], ["z"]),
+            (["resize", "z"], ["z"]),
+            (["resize", "r"], ["rng r", "no size"]),
+            (["resize", "a", "512"], ["disk a", "only grows"]),
+            (["resize", "a"], ["disk a", "name the size"]),
+            (["resize", "a", "lots"], ["lots", "a size"]),
         ):
             with self.subTest(args):
                 done = daemon.ctl(*args)
@@ -552,6 +581,7 @@ class Commands(Case):
     def test_wrong_command_lines(self):
         daemon = self.ready()
         for args in ([], ["fly"], ["add"], ["add", "a", "b"], ["list", "x"], ["show"],
+                     ["resize"], ["resize", "a", "1M", "x"], ["show", "a", "b"],
                      ["--watch", "list"], ["--colour", "list"]):
             with self.subTest(args):
                 done = daemon.ctl(*args)

@@ -24,6 +24,9 @@ static const char help[] =
     "                    returns. sluiced --help shows what a line may hold\n"
     "  remove NAME       end a device: its front end is cut off, requests finish, the socket\n"
     "                    goes away. Returns when all that is done\n"
+    "  resize NAME [SIZE]\n"
+    "                    make a disk larger, or (without SIZE) measure the file or block\n"
+    "                    device behind it again. The guest sees it at once\n"
     "  list              the devices: state, running queues, requests, socket\n"
     "  show NAME         one device: its line, what was negotiated, each queue\n"
     "  stats [--watch]   counters of workers and queues; with --watch, rates each second\n"
@@ -52,7 +55,8 @@ struct options {
 
 struct command {
     const char *name;
-    const char *param;                  // name of its one parameter, or NULL
+    const char *param;                  // name of its parameter, or NULL
+    const char *optional;               // name of one more that may be left out, or NULL
     const char *usage;                  // how it is written
     void (*view)(const json_t *result); // NULL: success says nothing
 };
@@ -63,11 +67,12 @@ static void view_stats_once(const json_t *stats)
 }
 
 static const struct command commands[] = {
-    {"add", "line", "add 'LINE'", NULL},
-    {"remove", "name", "remove NAME", NULL},
-    {"list", NULL, "list", view_list},
-    {"show", "name", "show NAME", view_show},
-    {"stats", NULL, "stats [--watch]", view_stats_once},
+    {"add", "line", NULL, "add 'LINE'", NULL},
+    {"remove", "name", NULL, "remove NAME", NULL},
+    {"resize", "name", "size", "resize NAME [SIZE]", view_resize},
+    {"list", NULL, NULL, "list", view_list},
+    {"show", "name", NULL, "show NAME", view_show},
+    {"stats", NULL, NULL, "stats [--watch]", view_stats_once},
 };
 
 static void print_json(const json_t *result)
@@ -85,10 +90,15 @@ static int fail(const struct error *e)
 // ---- one answer, or one each second ------------------------------------------------------
 
 static int ask(struct client *c, const struct options *o, const struct command *command,
-               const char *argument)
+               char *const arguments[])
 {
     struct error e;
-    json_t *params = command->param ? json_pack("{s:s}", command->param, argument) : NULL;
+    json_t *params = NULL;
+    if (command->optional && arguments[1])
+        params =
+            json_pack("{s:s, s:s}", command->param, arguments[0], command->optional, arguments[1]);
+    else if (command->param)
+        params = json_pack("{s:s}", command->param, arguments[0]);
     if (command->param && !params) {
         error_set(&e, 0, "%s: the argument is not UTF-8 text", command->name);
         return fail(&e);
@@ -146,13 +156,19 @@ static const struct command *find_command(const char *name)
     return NULL;
 }
 
+static bool takes(const struct command *command, int n_arguments)
+{
+    int least = command->param ? 1 : 0;
+    return n_arguments >= least && n_arguments <= least + (command->optional ? 1 : 0);
+}
+
 static int usage(const struct command *command)
 {
     if (command)
         fprintf(stderr, "sluicectl: it is written: sluicectl %s\n", command->usage);
     else
-        fprintf(stderr, "sluicectl: the commands are add, remove, list, show and stats; "
-                        "--help explains them\n");
+        fprintf(stderr, "sluicectl: the commands are add, remove, resize, list, show and "
+                        "stats; --help explains them\n");
     return EXIT_USAGE;
 }
 
@@ -160,13 +176,13 @@ static int run(const struct options *o, char *words[], int n)
 {
     const struct command *command = n > 0 ? find_command(words[0]) : NULL;
     bool is_stats = command && strcmp(command->name, "stats") == 0;
-    if (!command || n != (command->param ? 2 : 1) || (o->is_watch && !is_stats))
+    if (!command || !takes(command, n - 1) || (o->is_watch && !is_stats))
         return usage(command);
     struct client c;
     struct error e;
     if (client_open(&c, o->control, &e) < 0)
         return fail(&e);
-    int status = o->is_watch ? watch(&c, o) : ask(&c, o, command, words[1]);
+    int status = o->is_watch ? watch(&c, o) : ask(&c, o, command, words + 1);
     client_close(&c);
     return status;
 }

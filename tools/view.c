@@ -126,6 +126,13 @@ void view_show(const json_t *d)
     print_queues(json_object_get(d, "queues"));
 }
 
+// ---- resize ------------------------------------------------------------------------------
+
+void view_resize(const json_t *resized)
+{
+    printf("%lld bytes\n", number_of(resized, "bytes"));
+}
+
 // ---- stats -------------------------------------------------------------------------------
 
 // The object of @list with the same worker or queue as @like.

@@ -78,7 +78,8 @@ class OneGuest:
     def setUpClass(cls):
         super().setUpClass()
         f = cls.folder
-        make_image(f / "main.img", 256 * MIB)
+        cls.main_size = 256 * MIB
+        make_image(f / "main.img", cls.main_size)
         cls.fixed = make_image(f / "fixed.img", 8 * MIB, fill=8 * MIB)
         make_image(f / "raw.img", 3 * MIB + 512)
         cls.serve(
@@ -109,7 +110,7 @@ class OneGuest:
         disks = ("vda", "vdb", "vdc")
         self.assertEqual(
             [guest.run(f"blockdev --getsize64 /dev/{d}") for d in disks],
-            [str(256 * MIB), str(8 * MIB), str(3 * MIB + 512)],
+            [str(self.main_size), str(8 * MIB), str(3 * MIB + 512)],
         )
         self.assertEqual(
             [guest.run(f"cat /sys/block/{d}/serial") for d in disks[:2]],
@@ -148,6 +149,32 @@ class OneGuest:
         expected[7 * 4096 : 307 * 4096] = self.fixed[100 * 4096 : 400 * 4096]
         expected[3 * MIB :] = self.fixed[:512]
         self.assertEqual(sha256(raw), sha256(expected))
+
+    def test_growth_is_seen_at_once(self):
+        """Asked for, and by a file that grew: by a guest in the middle of its work."""
+        guest = self.guest
+        self.mount_new()
+
+        def grow_to(size, *words):
+            self.assertEqual(self.daemon.ctl("resize", "main", *words), {"bytes": size})
+            wait_until(lambda: int(guest.run("cat /sys/block/vda/size")) * 512 == size, what="the guest sees it")
+            type(self).main_size = size
+
+        def grow():
+            size = self.main_size + 32 * MIB
+            grow_to(size, str(size))
+            size += 32 * MIB
+            os.truncate(self.folder / "main.img", size)
+            grow_to(size)
+
+        self.run_load(guest, "/mnt", writers=2, disturb=grow)
+        self.assertEqual(guest.run("dmesg | grep -c 'virtio_blk.*new size' || true"), "2")
+        guest.run("head -c 4096 /dev/urandom >/tmp/end")
+        block = self.main_size // 4096 - 1
+        guest.run(f"dd if=/tmp/end of=/dev/vda bs=4k seek={block} oflag=direct status=none && sync")
+        with (self.folder / "main.img").open("rb") as image:
+            image.seek(-4096, os.SEEK_END)
+            self.assertEqual(sha256(image.read()), guest.run("sha256sum </tmp/end").split()[0])
 
     def test_read_only_disk_cannot_be_written(self):
         guest = self.guest
