@@ -292,12 +292,23 @@ unsigned ring_pop(struct ring *r, struct chain *out[], unsigned max)
 
     uint64_t now = cycles_now(), bytes = 0;
     for (unsigned i = 0; i < n; i++) {
-        out[i]->popped_at = now;
+        atomic_store_explicit(&out[i]->popped_at, now, memory_order_relaxed);
         bytes += out[i]->out_bytes;
     }
     counter_add(&r->stats->n_chains, n);
     counter_add(&r->stats->n_bytes_out, bytes);
     return n;
+}
+
+uint64_t ring_oldest(const struct ring *r)
+{
+    uint64_t oldest = 0;
+    for (uint32_t id = 0; r->slots && id < r->size; id++) {
+        uint64_t at = atomic_load_explicit(&r->slots[id].popped_at, memory_order_relaxed);
+        if (at && (!oldest || at < oldest))
+            oldest = at;
+    }
+    return oldest;
 }
 
 // ---- publish -----------------------------------------------------------------------------
@@ -344,6 +355,7 @@ bool ring_publish(struct ring *r)
         struct chain *c = &r->slots[r->staged[i]];
         bytes += c->used_len;
         c->state = CHAIN_FREE;
+        atomic_store_explicit(&c->popped_at, 0, memory_order_relaxed);
         ring_release_large(r, c);
     }
     r->n_staged = 0;

@@ -73,7 +73,7 @@ struct chain {
     uint16_t state;     // [ring] enum chain_state
     uint16_t record;    // [ring] its first and last entry in the in-flight record
     uint16_t record_last;
-    uint64_t popped_at; // cycles_now() of its batch
+    _Atomic uint64_t popped_at; // cycles_now() of its batch; 0: not out
     struct iovec small[RING_SEGS_SMALL];
 };
 static_assert(sizeof(struct chain) == 2ul * CACHE_LINE, "two lines a slot");
@@ -149,6 +149,10 @@ void ring_fault(struct ring *r, enum ring_fault reason, uint64_t detail);
 
 // [C] Also while a worker owns it: the fault, and its detail.
 static inline enum ring_fault ring_read_fault(const struct ring *r, uint64_t *detail);
+
+// [C] Also while a worker owns it: when the oldest chain that is out was popped, in
+// cycles_now(); 0: none is out.
+uint64_t ring_oldest(const struct ring *r);
 
 // ---- the structure -----------------------------------------------------------------------
 

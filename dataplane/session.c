@@ -61,7 +61,7 @@ int session_open(struct session **out, int fd, struct device *d, const struct se
     return 0;
 }
 
-static uint64_t clock_ms(void)
+uint64_t session_now_ms(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -73,7 +73,7 @@ void session_warn(struct session *s, const char *format, ...)
     const char *type = s->device->type->line.type, *name = s->device->name;
     char text[ERROR_TEXT_MAX];
     uint32_t n_swallowed;
-    if (!log_allowed(&s->log_limit, clock_ms(), &n_swallowed))
+    if (!log_allowed(&s->log_limit, session_now_ms(), &n_swallowed))
         return;
     if (n_swallowed)
         log_warning("%s %s: %" PRIu32 " lines were not shown", type, name, n_swallowed);
@@ -194,6 +194,7 @@ void session_describe(const struct session *s, struct session_info *info)
         .is_logging = session_log_of(s, s->features),
         .has_inflight = s->inflight.mapping.at,
         .is_waiting = s->n_pending,
+        .waiting_ms = s->n_pending ? session_now_ms() - s->asked_ms : 0,
     };
     if (!s->mem)
         return;

@@ -75,7 +75,8 @@ struct session_info {
     uint64_t memory_bytes;
     bool is_logging; // a migration is under way
     bool has_inflight;
-    bool is_waiting; // a reply is pending
+    bool is_waiting; // a reply is pending, or the end
+    uint64_t waiting_ms;
 };
 void session_describe(const struct session *s, struct session_info *info);
 

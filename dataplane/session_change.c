@@ -108,6 +108,7 @@ int session_change(struct session *s, const struct session_change *change)
 {
     s->change = *change;
     s->result = 0;
+    s->asked_ms = session_now_ms();
     ask_begin(s, apply);
     for (unsigned i = 0; i < s->device->n_queues; i++) {
         struct session_queue *sq = &s->queues[i];

@@ -78,6 +78,7 @@ struct session {
     // The change under way.
     struct session_change change;
     unsigned n_pending;              // answers that the host owes, and one while asking
+    uint64_t asked_ms;               // when the change began
     void (*then)(struct session *s); // when there are none
     int result;                      // of the request
     struct error error;
@@ -101,6 +102,7 @@ typedef int session_handler(struct session *s, struct message *m, struct error *
 
 // A line about this session, unless there were too many.
 void session_warn(struct session *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+uint64_t session_now_ms(void);
 // The session is closing and not busy: take every queue back, then free what it holds.
 void session_shut(struct session *s);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pollers/report.h"
 
+#include "pollers/cycles.h"
 #include "pollers/feature.h"
 
 #include <stdio.h>
@@ -96,6 +97,13 @@ static json_t *list_faults(const struct queue *q)
     return faults;
 }
 
+// How long the oldest request that the device has is there.
+static uint64_t oldest_ms(const struct queue *q)
+{
+    uint64_t popped_at = ring_oldest(&q->ring), now = cycles_now();
+    return popped_at && now > popped_at ? (now - popped_at) / cycles_per_us() / 1000 : 0;
+}
+
 static json_t *show_queue(const struct endpoint *p, unsigned index)
 {
     const struct queue *q = &p->device->queues[index];
@@ -111,6 +119,7 @@ static json_t *show_queue(const struct endpoint *p, unsigned index)
     set_bool(object, "enabled", info.is_enabled);
     set_text(object, "fault", info.fault);
     set_number(object, "fault_detail", info.fault_detail);
+    set_number(object, "oldest_ms", oldest_ms(q));
     set_counters(object, q);
     json_object_set_new(object, "faults_by_name", list_faults(q));
     return object;
@@ -134,6 +143,15 @@ static uint64_t count_requests(const struct endpoint *p)
     return n;
 }
 
+// How long the front end has waited for queues to come back; 0: it does not.
+static uint64_t waiting_ms(const struct endpoint *p)
+{
+    struct session_info info = {0};
+    if (p->session)
+        session_describe(p->session, &info);
+    return info.waiting_ms;
+}
+
 static json_t *describe_device(const struct endpoint *p)
 {
     json_t *object = json_object();
@@ -146,6 +164,7 @@ static json_t *describe_device(const struct endpoint *p)
     set_number(object, "queues_running", count_running(p));
     set_number(object, "queues_max", p->device->n_queues);
     set_number(object, "requests", count_requests(p));
+    set_number(object, "waiting_ms", waiting_ms(p));
     return object;
 }
 

@@ -294,16 +294,21 @@ static const char *show(const char *name, const char *what)
     return text;
 }
 
-// In-flight requests of the first queue.
-static long long in_flight(const char *name)
+// A number of the first queue.
+static long long of_queue(const char *name, const char *what)
 {
     char params[128];
     snprintf(params, sizeof(params), "{\"name\":\"%s\"}", name);
     json_t *shown = call("show", params);
     long long n = json_integer_value(
-        json_object_get(json_array_get(json_object_get(shown, "queues"), 0), "in_flight"));
+        json_object_get(json_array_get(json_object_get(shown, "queues"), 0), what));
     json_decref(shown);
     return n;
+}
+
+static long long in_flight(const char *name)
+{
+    return of_queue(name, "in_flight");
 }
 
 #define until(condition)                                                                           \
@@ -538,6 +543,36 @@ static void test_states_of_a_queue(void **state)
     until(strcmp(state_of("a"), "none") == 0); // never used
 }
 
+// A number of the first device.
+static long long listed(const char *what)
+{
+    json_t *list = call("list", "{}");
+    const json_t *device = json_array_get(json_object_get(list, "devices"), 0);
+    long long n = json_integer_value(json_object_get(device, what));
+    json_decref(list);
+    return n;
+}
+
+// How long something waits is told: a request, then the front end that left.
+static void test_ages(void **state)
+{
+    (void)state;
+    struct guest_request r;
+    start_control();
+    add("a");
+    struct guest_disk *d = connect_busy("a", &r);
+    until(of_queue("a", "oldest_ms") >= 2);
+    assert_true(of_queue("a", "oldest_ms") < DEADLINE_MS);
+    assert_int_equal(listed("waiting_ms"), 0);
+    leave(d, &r);
+    until(listed("waiting_ms") >= 2);
+    assert_true(listed("waiting_ms") < DEADLINE_MS);
+    open_gate();
+    until(strcmp(show("a", "state"), "waiting") == 0);
+    assert_int_equal(listed("waiting_ms"), 0);
+    assert_int_equal(of_queue("a", "oldest_ms"), 0);
+}
+
 static void test_signal_drains(void **state)
 {
     (void)state;
@@ -596,6 +631,7 @@ int main(void)
         EACH(test_requests_stay_counted),
         EACH(test_placing),
         EACH(test_states_of_a_queue),
+        EACH(test_ages),
         EACH(test_signal_drains),
         EACH(test_deadline),
         EACH(test_second_signal),

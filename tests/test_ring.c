@@ -724,6 +724,34 @@ static void test_memory_goes_away(void **state)
     }
 }
 
+static void test_oldest_chain(void **state)
+{
+    (void)state;
+    for (unsigned l = 0; l < ARRAY_LEN(layouts); l++) {
+        struct rig rig;
+        rig_open_stopped(&rig, layouts[l], SIZE);
+        assert_int_equal(ring_oldest(&rig.ring), 0);
+        struct error e;
+        check_ok(rig_start(&rig, &e), &e);
+        assert_int_equal(ring_oldest(&rig.ring), 0);
+        struct chain *chains[3];
+        for (uint16_t i = 0; i < 3; i++) {
+            rig_offer_simple(&rig, i);
+            chains[i] = rig_pop(&rig);
+        }
+        uint64_t second = chains[1]->popped_at;
+        assert_int_equal(ring_oldest(&rig.ring), chains[0]->popped_at);
+        ring_push(&rig.ring, chains[0], 0);
+        ring_publish(&rig.ring);
+        assert_int_equal(ring_oldest(&rig.ring), second);
+        ring_push(&rig.ring, chains[1], 0);
+        ring_push(&rig.ring, chains[2], 0);
+        ring_publish(&rig.ring);
+        assert_int_equal(ring_oldest(&rig.ring), 0);
+        rig_close(&rig);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -752,6 +780,7 @@ int main(void)
         cmocka_unit_test(test_base_goes_round),
         cmocka_unit_test(test_packed_base_without_used_half),
         cmocka_unit_test(test_memory_goes_away),
+        cmocka_unit_test(test_oldest_chain),
     };
     return cmocka_run_group_tests_name("ring", tests, NULL, NULL);
 }

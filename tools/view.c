@@ -68,7 +68,7 @@ static void print_peer(const json_t *d)
     if (number_of(d, "peer_pid"))
         printf(", to process %lld", number_of(d, "peer_pid"));
     if (json_is_true(json_object_get(d, "is_waiting")))
-        printf(", a request of the front end waits for requests to finish");
+        printf(", has waited %lld ms for requests to finish", number_of(d, "waiting_ms"));
     printf("\n");
 }
 
@@ -92,7 +92,8 @@ static void print_queues(const json_t *queues)
     if (json_array_size(queues) == 0)
         return;
     printf("\n");
-    table_open(&t, "QUEUE STATE WORKER SIZE LAYOUT REQUESTS IN-FLIGHT KICKS CALLS FAULTS");
+    table_open(&t, "QUEUE STATE WORKER SIZE LAYOUT REQUESTS IN-FLIGHT OLDEST-MS KICKS CALLS "
+                   "FAULTS");
     json_array_foreach(queues, i, q)
     {
         add_number(&t, q, "index");
@@ -102,6 +103,7 @@ static void print_queues(const json_t *queues)
         add_text(&t, q, "layout");
         add_number(&t, q, "requests");
         add_number(&t, q, "in_flight");
+        add_number(&t, q, "oldest_ms");
         add_number(&t, q, "kicks");
         add_number(&t, q, "calls");
         add_number(&t, q, "faults");
