@@ -128,6 +128,7 @@ static int file_open(struct disk *d, const struct line *l, struct error *e)
 
 static void file_close(struct disk *d)
 {
+    flock(d->fd, LOCK_UN); // a worker's io_uring may keep the file for a moment longer
     close(d->fd);
 }
 
