@@ -20,6 +20,17 @@ static unsigned log2_of(uint32_t v)
     return 31u - (unsigned)__builtin_clz(v);
 }
 
+static void fill_ranges(struct virtio_blk_config *config, const struct disk *disk)
+{
+    uint32_t sectors = disk->range_bytes / DISK_SECTOR_BYTES;
+    config->max_discard_sectors = sectors;
+    config->max_discard_seg = disk->n_ranges;
+    config->discard_sector_alignment = disk->physical_bytes / DISK_SECTOR_BYTES;
+    config->max_write_zeroes_sectors = sectors;
+    config->max_write_zeroes_seg = disk->n_ranges;
+    config->write_zeroes_may_unmap = disk->can_unmap;
+}
+
 static void fill_config(struct device *d, const struct disk *disk)
 {
     uint32_t logical = disk->logical_bytes;
@@ -34,6 +45,8 @@ static void fill_config(struct device *d, const struct disk *disk)
         .num_queues = d->n_queues,
     };
     static_assert(sizeof(config) <= sizeof(d->config), "config space holds it");
+    if (!disk->is_read_only)
+        fill_ranges(&config, disk);
     memcpy(d->config, &config, sizeof(config));
     d->config_bytes = sizeof(config);
 
@@ -42,6 +55,8 @@ static void fill_config(struct device *d, const struct disk *disk)
                   VIRTIO_BIT(VIRTIO_BLK_F_TOPOLOGY) | VIRTIO_BIT(VIRTIO_BLK_F_MQ);
     if (disk->is_read_only)
         d->features |= VIRTIO_BIT(VIRTIO_BLK_F_RO);
+    else
+        d->features |= VIRTIO_BIT(VIRTIO_BLK_F_DISCARD) | VIRTIO_BIT(VIRTIO_BLK_F_WRITE_ZEROES);
 }
 
 // The schema lets exactly one of the keys through.

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define HEADER_BYTES sizeof(struct virtio_blk_req_header)
+#define RANGE_BYTES  sizeof(struct virtio_blk_discard_write_zeroes)
 
 static_assert((int)DISK_OK == VIRTIO_BLK_S_OK && (int)DISK_FAILED == VIRTIO_BLK_S_IOERR &&
                   (int)DISK_UNSUPPORTED == VIRTIO_BLK_S_UNSUPP,
@@ -125,6 +126,73 @@ static enum disk_result get_id(struct disk_request *r)
     return DISK_OK;
 }
 
+static void copy_range(const struct disk_request *r, size_t index,
+                       struct virtio_blk_discard_write_zeroes *range)
+{
+    size_t skip = index * RANGE_BYTES, copied = 0;
+    for (unsigned i = 0; copied < RANGE_BYTES; i++) {
+        const struct iovec *v = &r->iov[i];
+        if (skip >= v->iov_len) {
+            skip -= v->iov_len;
+            continue;
+        }
+        size_t n = MIN(v->iov_len - skip, RANGE_BYTES - copied);
+        guest_copy((uint8_t *)range + copied, (const uint8_t *)v->iov_base + skip, n);
+        copied += n;
+        skip = 0;
+    }
+}
+
+// Check one range, and make it what @r does.
+static enum disk_result take_range(struct disk_request *r,
+                                   const struct virtio_blk_discard_write_zeroes *range)
+{
+    bool is_discard = r->operation == DISK_DISCARD;
+    uint32_t known = is_discard ? 0 : VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+    if (range->flags & ~known) // 5.2.6.2
+        return DISK_UNSUPPORTED;
+    if (range->num_sectors > r->queue->disk->range_bytes / DISK_SECTOR_BYTES) // 5.2.6.1
+        return DISK_FAILED;
+    if (!is_discard)
+        r->operation = range->flags ? DISK_UNMAP : DISK_ZERO;
+    r->bytes = range->num_sectors * DISK_SECTOR_BYTES;
+    r->n_done = 0;
+    r->n_retries = 0;
+    return check_range(r, range->sector);
+}
+
+// The next range that is not empty. Each is read once, when its turn comes.
+static enum disk_result next_range(struct disk_request *r)
+{
+    size_t n = (r->chain->out_bytes - HEADER_BYTES) / RANGE_BYTES;
+    enum disk_result result = DISK_OK;
+    while (result == DISK_OK && r->n_ranges) {
+        struct virtio_blk_discard_write_zeroes range;
+        copy_range(r, n - r->n_ranges--, &range);
+        result = take_range(r, &range);
+    }
+    return result;
+}
+
+static __attribute__((noinline)) enum disk_result
+plan_ranges(struct disk_request *r, const struct chain *c, const struct parts *p)
+{
+    bool is_discard = p->header.type == VIRTIO_BLK_T_DISCARD;
+    const struct disk *d = r->queue->disk;
+    if (d->is_read_only) // 5.2.6.2
+        return DISK_FAILED;
+    unsigned feature = is_discard ? VIRTIO_BLK_F_DISCARD : VIRTIO_BLK_F_WRITE_ZEROES;
+    if (!(r->queue->queue->ring.features & VIRTIO_BIT(feature)))
+        return DISK_UNSUPPORTED;
+    take_data_out(r, c, p);
+    r->operation = is_discard ? DISK_DISCARD : DISK_ZERO;
+    size_t n = r->bytes / RANGE_BYTES;
+    if (n == 0 || r->bytes % RANGE_BYTES || n > d->n_ranges) // 5.2.6.1
+        return DISK_FAILED;
+    r->n_ranges = (uint8_t)n;
+    return next_range(r);
+}
+
 static enum disk_result act_or_plan(struct disk_request *r, const struct chain *c,
                                     const struct parts *p)
 {
@@ -142,6 +210,9 @@ static enum disk_result act_or_plan(struct disk_request *r, const struct chain *
     case VIRTIO_BLK_T_GET_ID:
         take_data_in(r, c, p);
         return get_id(r);
+    case VIRTIO_BLK_T_DISCARD:
+    case VIRTIO_BLK_T_WRITE_ZEROES:
+        return plan_ranges(r, c, p);
     default:
         return DISK_UNSUPPORTED;
     }
@@ -162,6 +233,7 @@ struct disk_request *blk_request_parse(struct disk_queue *q, struct chain *c)
     r->n_retries = 0;
     r->front_trim = 0;
     r->back_trim = 0;
+    r->n_ranges = 0;
 
     struct parts p;
     if (likely(parse_plain(r, c, &p)) || parse_scattered(r, c, &p))
@@ -181,10 +253,24 @@ static uint32_t used_length(const struct disk_request *r)
     return data + 1 == r->chain->in_bytes ? data + 1 : data;
 }
 
+// One range is done: true if another one is under way now.
+static __attribute__((noinline)) bool goes_on(struct disk_request *r)
+{
+    while (r->n_ranges && r->result == DISK_OK) {
+        r->result = (uint8_t)next_range(r);
+        if (r->result == DISK_LATER)
+            r->queue->disk->type->submit(r->queue, &r, 1);
+    }
+    return r->result == DISK_LATER;
+}
+
 void blk_request_finish(struct disk_request *r)
 {
-    if (unlikely(r->front_trim || r->back_trim))
+    if (unlikely(r->front_trim || r->back_trim || r->n_ranges)) {
+        if (goes_on(r))
+            return;
         restore_segments(r);
+    }
     *r->status = r->result;
     queue_push(r->queue->queue, r->chain, used_length(r));
 }

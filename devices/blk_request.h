@@ -22,5 +22,6 @@ struct blk {
 // final. NULL: not a request, the ring has faulted and the chain is gone.
 struct disk_request *blk_request_parse(struct disk_queue *q, struct chain *c);
 
-// [W] The result is there: write the status and give the chain back.
+// [W] The result is there: write the status and give the chain back, or go on with the next of
+// its ranges.
 void blk_request_finish(struct disk_request *r);

@@ -18,7 +18,15 @@
 
 #define DISK_SECTOR_BYTES VIRTIO_BLK_SECTOR_SIZE
 
-enum disk_operation { DISK_READ, DISK_WRITE, DISK_FLUSH };
+enum disk_operation {
+    DISK_READ,
+    DISK_WRITE,
+    DISK_FLUSH,
+    // These act on a range of the disk and move no data.
+    DISK_DISCARD, // whatever is read there afterwards; the space may be given back
+    DISK_ZERO,    // zeros, and the space stays taken
+    DISK_UNMAP,   // zeros, and the space may be given back
+};
 
 enum disk_result {
     DISK_OK,
@@ -37,7 +45,7 @@ struct disk_request {
     uint8_t *status;     // [blk] the guest's status byte
     struct iovec *iov;   // data, in guest memory; constant for the back end
     uint64_t offset;     // in the disk, bytes; a multiple of a sector
-    uint32_t bytes;      // of data: a multiple of a sector, not 0 for a read or a write
+    uint32_t bytes;      // of data or range: a multiple of a sector, not 0 but for a flush
     uint32_t n_done;     // bytes moved, from the first on; the back end counts
     uint16_t n_iov;
     uint8_t operation;  // enum disk_operation
@@ -45,7 +53,7 @@ struct disk_request {
     uint8_t n_retries;  // the back end's; 0 at submit()
     uint8_t front_trim; // [blk] bytes cut off the first segment
     uint8_t back_trim;  // [blk] bytes cut off the last segment
-    uint8_t unused;
+    uint8_t n_ranges;   // [blk] ranges that come after this one
 };
 static_assert(sizeof(struct disk_request) == CACHE_LINE, "one line a request");
 
@@ -59,8 +67,13 @@ struct disk {
     uint32_t logical_bytes;  // smallest unit that can be addressed
     uint32_t physical_bytes; // smallest unit that is written without reading
     uint32_t optimal_bytes;  // preferred size of a transfer; 0: none
-    int fd;                  // file
+    uint32_t range_bytes;    // the longest range of a discard or of zeros: whole sectors
+    uint8_t n_ranges;        // of one request, at most
+    bool can_unmap;          // zeros may give space back
     uint8_t *memory;         // ram
+    int fd;                  // file
+    // [W] any worker writes: the file system refused it once.
+    atomic_bool cannot_punch, cannot_zero;
     uint64_t reserved_bytes; // ram: of addresses
 };
 

@@ -6,6 +6,9 @@
 // first the rest of the segment it stopped in, then the segments after it, so that no list of
 // segments is ever copied. The contents are never interpreted: a disk is raw whatever a guest
 // writes into it.
+//
+// A range is discarded or zeroed by fallocate(). What the file system refuses (EOPNOTSUPP) is not
+// tried again: a discard then does nothing, and zeros are written.
 #include "devices/disk.h"
 
 #include "dataplane/log.h"
@@ -22,6 +25,11 @@
 
 #define PAGE_CACHE_BYTES 4096 // a write of less reads the page first
 #define RETRIES_MAX      100  // of one request: EAGAIN and EINTR pass, or never will
+#define RANGE_BYTES_MAX  (1u << 31)
+#define RANGES_MAX       64
+
+// Written where zeros cannot be had otherwise. We never touch it, so it takes no memory.
+static uint8_t zeros[1 << 20];
 
 // ---- open and close ----------------------------------------------------------------------
 
@@ -97,6 +105,9 @@ static int read_size(struct disk *d, const char *path, struct error *e)
         return refuse(d, path, EINVAL, "neither an image file nor a block device", e);
     }
 
+    d->range_bytes = RANGE_BYTES_MAX;
+    d->n_ranges = RANGES_MAX;
+    d->can_unmap = true;
     d->bytes = bytes - bytes % DISK_SECTOR_BYTES;
     if (d->bytes == 0)
         return error_set(e, EINVAL, "disk %s: file=%s: %llu bytes; a disk has at least %u", d->name,
@@ -183,7 +194,7 @@ static void file_lane_leave(struct disk_queue *q)
 
 // ---- requests ----------------------------------------------------------------------------
 
-static uring_done file_done;
+static uring_done file_done, punch_done, zero_done;
 
 // Where @r goes on: the segment, and the bytes of it that are done.
 static unsigned segment_at(const struct disk_request *r, size_t *skip)
@@ -220,14 +231,43 @@ static void prepare_move(struct io_uring_sqe *sqe, const struct disk_queue *q,
         sqe->rw_flags = RWF_DSYNC;
 }
 
+static bool is_refused(const atomic_bool *flag)
+{
+    return atomic_load_explicit(flag, memory_order_relaxed);
+}
+
+static __attribute__((noinline)) void
+prepare_range(struct io_uring_sqe *sqe, const struct disk_queue *q, struct disk_request *r)
+{
+    const struct disk *d = q->disk;
+    uint64_t offset = r->offset + r->n_done;
+    uint32_t left = r->bytes - r->n_done;
+    if (left == 0) { // they are zeros, and have to be stable
+        io_uring_prep_fsync(sqe, q->file_slot, IORING_FSYNC_DATASYNC);
+    } else if (r->operation != DISK_ZERO && !is_refused(&d->cannot_punch)) {
+        r->op.done = punch_done;
+        io_uring_prep_fallocate(sqe, q->file_slot, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                (off_t)offset, left);
+    } else if (!is_refused(&d->cannot_zero)) {
+        r->op.done = zero_done;
+        io_uring_prep_fallocate(sqe, q->file_slot, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+                                (off_t)offset, left);
+    } else {
+        io_uring_prep_write(sqe, q->file_slot, zeros, MIN(left, sizeof(zeros)), offset);
+        sqe->rw_flags = q->is_write_through ? RWF_DSYNC : 0;
+    }
+}
+
 static void start(struct disk_queue *q, struct disk_request *r)
 {
     r->op.done = file_done;
     struct io_uring_sqe *sqe = uring_entry(&q->queue->lane->uring, &r->op);
-    if (r->operation == DISK_FLUSH)
+    if (likely(r->operation < DISK_FLUSH))
+        prepare_move(sqe, q, r);
+    else if (r->operation == DISK_FLUSH)
         io_uring_prep_fsync(sqe, q->file_slot, IORING_FSYNC_DATASYNC);
     else
-        prepare_move(sqe, q, r);
+        prepare_range(sqe, q, r);
     sqe->flags |= IOSQE_FIXED_FILE;
 }
 
@@ -254,26 +294,61 @@ static enum disk_result advance(struct disk_request *r, int result)
         return DISK_OK;
     if (result > 0)
         return DISK_LATER;
-    if (r->operation == DISK_WRITE) // a file that takes nothing, and does not say why
+    if (r->operation != DISK_READ) // a file that takes nothing, and does not say why
         return DISK_FAILED;
     zero_rest(r);
     return DISK_OK;
 }
 
-static void file_done(struct uring_op *op, int result)
+// What a fallocate's @result makes of @r; sets @refused where there is no such thing.
+static enum disk_result advance_range(struct disk_request *r, int result, atomic_bool *refused)
 {
-    struct disk_request *r = container_of(op, struct disk_request, op);
-    r->result = (uint8_t)advance(r, result);
-    if (r->result == DISK_LATER)
+    if (result == -EOPNOTSUPP) {
+        atomic_store_explicit(refused, true, memory_order_relaxed);
+        return r->operation == DISK_DISCARD ? DISK_OK : DISK_LATER; // in another way
+    }
+    if (result < 0)
+        return advance(r, result);
+    r->n_done = r->bytes;
+    // There is no RWF_DSYNC for it. What was discarded may be anything, after a crash too.
+    return r->queue->is_write_through && r->operation != DISK_DISCARD ? DISK_LATER : DISK_OK;
+}
+
+static void go_on(struct disk_request *r, enum disk_result result)
+{
+    r->result = (uint8_t)result;
+    if (result == DISK_LATER)
         start(r->queue, r);
     else
         r->queue->done(r);
 }
 
+static void file_done(struct uring_op *op, int result)
+{
+    struct disk_request *r = container_of(op, struct disk_request, op);
+    go_on(r, advance(r, result));
+}
+
+static void punch_done(struct uring_op *op, int result)
+{
+    struct disk_request *r = container_of(op, struct disk_request, op);
+    go_on(r, advance_range(r, result, &r->queue->disk->cannot_punch));
+}
+
+static void zero_done(struct uring_op *op, int result)
+{
+    struct disk_request *r = container_of(op, struct disk_request, op);
+    go_on(r, advance_range(r, result, &r->queue->disk->cannot_zero));
+}
+
 static void file_submit(struct disk_queue *q, struct disk_request *const batch[], unsigned n)
 {
-    for (unsigned i = 0; i < n; i++)
-        start(q, batch[i]);
+    for (unsigned i = 0; i < n; i++) {
+        if (unlikely(batch[i]->operation == DISK_DISCARD) && is_refused(&q->disk->cannot_punch))
+            batch[i]->result = DISK_OK;
+        else
+            start(q, batch[i]);
+    }
 }
 
 const struct disk_type disk_file = {

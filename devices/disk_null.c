@@ -6,6 +6,9 @@
 // look at the status byte, not at the length.
 #include "devices/disk.h"
 
+#define RANGE_BYTES_MAX (1u << 31)
+#define RANGES_MAX      64
+
 #include <errno.h>
 
 static int null_open(struct disk *d, const struct line *l, struct error *e)
@@ -14,6 +17,8 @@ static int null_open(struct disk *d, const struct line *l, struct error *e)
     d->bytes = line_number(l, "null", 0);
     d->logical_bytes = DISK_SECTOR_BYTES;
     d->physical_bytes = DISK_SECTOR_BYTES;
+    d->range_bytes = RANGE_BYTES_MAX;
+    d->n_ranges = RANGES_MAX;
     return 0;
 }
 

@@ -3,14 +3,16 @@
 //
 // Pages are taken when they are first written; a page never written reads as zeros. Addresses
 // are reserved for RAM_GROWTH times the size, so that a disk grows where it is, while workers use
-// it.
+// it. Discarded pages go back to the kernel.
 #include "devices/disk.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
-#define RAM_GROWTH 8
+#define RAM_GROWTH      8
+#define RANGE_BYTES_MAX (8u << 20) // one to a request: the worker itself clears it
 
 // As many times @bytes of addresses as there are; nobody can touch them yet.
 static void *reserve(uint64_t bytes, uint64_t *reserved)
@@ -31,6 +33,9 @@ static int ram_open(struct disk *d, const struct line *l, struct error *e)
     d->bytes = line_number(l, "ram", 0);
     d->logical_bytes = DISK_SECTOR_BYTES;
     d->physical_bytes = DISK_SECTOR_BYTES;
+    d->range_bytes = RANGE_BYTES_MAX;
+    d->n_ranges = 1;
+    d->can_unmap = true;
     d->memory = reserve(d->bytes, &d->reserved_bytes);
     if (!d->memory)
         return error_set(e, ENOMEM, "disk %s: ram=%s: %s", d->name, line_text(l, "ram", ""),
@@ -83,6 +88,28 @@ static void ram_write(struct disk_request *r, uint8_t *to)
     r->n_done = r->bytes;
 }
 
+// Zeros from @from to @to, by giving back the pages that lie wholly inside.
+static void unmap(uint8_t *from, uint8_t *to)
+{
+    size_t page = (size_t)getpagesize();
+    uint8_t *first = (uint8_t *)(((uintptr_t)from + page - 1) & ~(page - 1));
+    uint8_t *end = (uint8_t *)((uintptr_t)to & ~(page - 1));
+    if (first >= end || madvise(first, (size_t)(end - first), MADV_DONTNEED)) {
+        memset(from, 0, (size_t)(to - from));
+        return;
+    }
+    memset(from, 0, (size_t)(first - from));
+    memset(end, 0, (size_t)(to - end));
+}
+
+static __attribute__((noinline)) void ram_clear(const struct disk_request *r, uint8_t *from)
+{
+    if (r->operation == DISK_ZERO)
+        memset(from, 0, r->bytes);
+    else if (r->operation != DISK_FLUSH)
+        unmap(from, from + r->bytes);
+}
+
 static void ram_submit(struct disk_queue *q, struct disk_request *const batch[], unsigned n)
 {
     uint8_t *memory = q->disk->memory;
@@ -92,6 +119,8 @@ static void ram_submit(struct disk_queue *q, struct disk_request *const batch[],
             ram_read(r, memory + r->offset);
         else if (r->operation == DISK_WRITE)
             ram_write(r, memory + r->offset);
+        else
+            ram_clear(r, memory + r->offset);
         r->result = DISK_OK;
     }
 }

@@ -295,6 +295,138 @@ static void without_flush_writes_are_stable(void **state)
     }
 }
 
+// ---- discard and write zeroes ------------------------------------------------------------
+
+static const uint64_t range_features =
+    VIRTIO_BIT(VIRTIO_BLK_F_DISCARD) | VIRTIO_BIT(VIRTIO_BLK_F_WRITE_ZEROES);
+
+static int clear(struct disk_rig *d, uint32_t type, uint64_t sector, uint32_t n, uint32_t flags)
+{
+    struct virtio_blk_discard_write_zeroes range = {sector, n, flags};
+    struct disk_call c = {
+        .type = type, .out = (void *)&range, .n_out = 16, .n_header = 16, .has_status = true};
+    assert_int_equal(disk_rig_run(d, DISK_PLAIN, &c, 1), 1);
+    return c.status;
+}
+
+static uint64_t allocated(const char *name)
+{
+    struct stat st;
+    assert_int_equal(stat(name, &st), 0);
+    return (uint64_t)st.st_blocks * 512;
+}
+
+#define FULL (1u << 20)
+
+// An image of FULL bytes, all of them written.
+static void open_full(struct disk_rig *d, const char *name, uint64_t features)
+{
+    static uint8_t data[FULL];
+    char line[128];
+    make_file(name, FULL);
+    snprintf(line, sizeof(line), "disk d socket=/unused file=%s", name);
+    disk_rig_open(d, line, features | range_features);
+    disk_pattern(data, FULL, 0, 1);
+    for (uint32_t at = 0; at < FULL; at += FULL / 2)
+        assert_int_equal(disk_rig_write(d, at / 512, data + at, FULL / 2), OK);
+    assert_int_equal(disk_rig_flush(d), OK);
+}
+
+// The image has data everywhere but for zeros in @n sectors from @sector.
+static void check_image(const char *name, uint32_t sector, uint32_t n)
+{
+    static uint8_t model[FULL], found[FULL];
+    disk_pattern(model, FULL, 0, 1);
+    memset(model + sector * 512, 0, n * 512);
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(read(fd, found, FULL), FULL);
+    close(fd);
+    assert_memory_equal(found, model, FULL);
+}
+
+static void discarded_space_is_given_back(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t type, flags;
+        bool gives_back;
+    } ways[] = {{VIRTIO_BLK_T_DISCARD, 0, true},
+                {VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP, true},
+                {VIRTIO_BLK_T_WRITE_ZEROES, 0, false}};
+    for (unsigned i = 0; i < ARRAY_LEN(ways); i++) {
+        struct disk_rig d;
+        open_full(&d, "image", rig_layouts[i % 2]);
+        uint64_t before = allocated("image");
+        assert_in_range(before, FULL, 2 * FULL);
+        assert_int_equal(clear(&d, ways[i].type, 512, 1024, ways[i].flags), OK);
+        uint64_t after = allocated("image");
+        if (ways[i].gives_back)
+            assert_in_range(after, 0, before - 1024 * 512);
+        else
+            assert_int_equal(after, before);
+        check_image("image", 512, 1024);
+        disk_rig_close(&d);
+    }
+}
+
+// 5.2.6.2: zeros are a write; a driver without FLUSH has them stable.
+static void without_flush_zeros_are_stable(void **state)
+{
+    (void)state;
+    struct disk_rig d;
+    open_full(&d, "image", rig_layouts[0]);
+    assert_int_equal(clear(&d, VIRTIO_BLK_T_WRITE_ZEROES, 8, 8, 0), OK);
+    assert_int_equal(last_entry(&d)->opcode, IORING_OP_FSYNC);
+    assert_int_equal(clear(&d, VIRTIO_BLK_T_DISCARD, 16, 8, 0), OK);
+    assert_int_equal(last_entry(&d)->opcode, IORING_OP_FALLOCATE);
+    disk_rig_close(&d);
+    open_full(&d, "image", rig_layouts[0] | VIRTIO_BIT(VIRTIO_BLK_F_FLUSH));
+    assert_int_equal(clear(&d, VIRTIO_BLK_T_WRITE_ZEROES, 8, 8, 0), OK);
+    assert_int_equal(last_entry(&d)->opcode, IORING_OP_FALLOCATE);
+    disk_rig_close(&d);
+}
+
+// A private mount of @type at @name, as mount_small() makes one. False: not permitted here.
+static bool mount_private(const char *name, const char *type)
+{
+    assert_true(mkdir(name, 0755) == 0 || errno == EEXIST);
+    return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount(type, name, type, 0, NULL) == 0;
+}
+
+// tmpfs punches holes but has no ZERO_RANGE; ramfs has neither.
+static void a_file_system_without_fallocate_serves_all_the_same(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *type;
+        bool can_punch;
+    } systems[] = {{"tmpfs", true}, {"ramfs", false}};
+    for (unsigned i = 0; i < ARRAY_LEN(systems); i++) {
+        if (!mount_private("other", systems[i].type)) {
+            print_message("skipped: a %s may not be mounted here\n", systems[i].type);
+            skip();
+        }
+        bool can_punch = systems[i].can_punch;
+        struct disk_rig d;
+        open_full(&d, "other/image", rig_layouts[i]);
+        for (unsigned again = 0; again < 2; again++) {
+            assert_int_equal(clear(&d, VIRTIO_BLK_T_DISCARD, 0, 64, 0), OK);
+            check_image("other/image", 0, can_punch ? 64 : 0);
+        }
+        assert_int_equal(clear(&d, VIRTIO_BLK_T_WRITE_ZEROES, 0, 80, 1), OK);
+        check_image("other/image", 0, 80);
+        assert_int_equal(clear(&d, VIRTIO_BLK_T_WRITE_ZEROES, 80, 1001, 0), OK);
+        check_image("other/image", 0, 1081);
+        assert_int_equal(last_entry(&d)->opcode, IORING_OP_WRITE);
+        assert_int_equal(last_entry(&d)->rw_flags, RWF_DSYNC);
+        assert_int_equal(clear(&d, VIRTIO_BLK_T_WRITE_ZEROES, 0, 2048, 0), OK);
+        check_image("other/image", 0, 2048);
+        disk_rig_close(&d);
+        assert_int_equal(umount2("other", MNT_DETACH), 0);
+    }
+}
+
 static void a_queue_changes_lanes_for_ever(void **state)
 {
     (void)state;
@@ -555,6 +687,9 @@ int main(void)
         cmocka_unit_test(more_segments_than_one_call_takes),
         cmocka_unit_test(a_cut_image_reads_as_zeros),
         cmocka_unit_test(without_flush_writes_are_stable),
+        cmocka_unit_test(discarded_space_is_given_back),
+        cmocka_unit_test(without_flush_zeros_are_stable),
+        cmocka_unit_test(a_file_system_without_fallocate_serves_all_the_same),
         cmocka_unit_test(a_queue_changes_lanes_for_ever),
         cmocka_unit_test(a_full_file_system_is_an_error),
         cmocka_unit_test(truncated_guest_memory_is_an_error),

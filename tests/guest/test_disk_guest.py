@@ -176,6 +176,29 @@ class OneGuest:
             image.seek(-4096, os.SEEK_END)
             self.assertEqual(sha256(image.read()), guest.run("sha256sum </tmp/end").split()[0])
 
+    def test_discarded_space_returns_to_the_host(self):
+        """A trim makes the image sparse again; other data stays."""
+        guest, image = self.guest, self.folder / "main.img"
+        self.mount_new()
+        guest.run("make_files /mnt/files")
+        sums = guest.run("sums /mnt/files")
+        guest.run("dd if=/dev/urandom of=/mnt/gone bs=1M count=64 status=none && sync")
+        full = image.stat().st_blocks * 512
+        guest.run("rm /mnt/gone && sync && fstrim /mnt")
+        self.assertLess(image.stat().st_blocks * 512, full - 60 * MIB)
+        guest.run("forget")
+        self.assertEqual(guest.run("sums /mnt/files"), sums)
+        guest.run("umount /mnt")
+
+        guest.run("dd if=/dev/vdb of=/dev/vdc bs=64k count=48 oflag=direct status=none")
+        image = self.folder / "raw.img"
+        full = image.stat().st_blocks * 512
+        guest.run("blkdiscard -o 1M -l 1M /dev/vdc")
+        self.assertLess(image.stat().st_blocks * 512, full - MIB // 2)
+        expected = self.fixed[:MIB] + bytes(MIB) + self.fixed[2 * MIB : 3 * MIB]
+        self.assertEqual(sha256(image.read_bytes()[: 3 * MIB]), sha256(expected))
+        guest.run("dd if=/dev/zero of=/dev/vdc bs=64k count=48 oflag=direct status=none")
+
     def test_read_only_disk_cannot_be_written(self):
         guest = self.guest
         status, _ = guest.attempt("dd if=/dev/zero of=/dev/vdb bs=4k count=1 oflag=direct status=none")
