@@ -245,7 +245,7 @@ enum gather ring_packed_replay(struct ring *r, uint16_t entry, struct chain **ou
     struct packed_desc descs[RING_SEGS_MAX];
     uint32_t n = guest_load16(&rec->desc[entry].num);
     uint16_t at = entry, last = entry;
-    if (n == 0 || n > RING_SEGS_MAX)
+    if (n == 0 || n > MIN(r->size, RING_SEGS_MAX)) // it may have changed since it was opened
         return fault(r, RING_BAD_RECORD, entry);
     for (uint32_t i = 0; i < n; i++) {
         if (at >= r->size)
@@ -335,6 +335,10 @@ bool ring_packed_publish(struct ring *r)
     uint32_t n_descs = 0;
     for (uint32_t i = 0; i < r->n_staged; i++)
         n_descs += r->slots[r->staged[i]].n_descs;
+    if (unlikely(n_descs > r->size)) { // made available again before they were used (2.8.13)
+        ring_fault(r, RING_BAD_INDEX, n_descs);
+        return false;
+    }
     advance(r, &r->next_used, &r->used_wrap, n_descs);
     if (r->record) {
         retire(r);

@@ -359,6 +359,71 @@ static void test_random_record(void **state)
     assert_true(n_started > 100); // or the test tries nothing
 }
 
+// A packed record that was right when the ring started and says something else when its chains
+// are popped: no more descriptors than the ring has, no entry beyond the record.
+static void test_record_changes_after_the_start(void **state)
+{
+    (void)state;
+    const struct {
+        const char *name;
+        uint16_t num, next, id;
+        enum ring_fault fault;
+    } cases[] = {
+        {"the same", 1, 1, 3, RING_OK},
+        {"no descriptor", 0, 1, 3, RING_BAD_RECORD},
+        {"more than the ring has", SIZE + 1, 0, 3, RING_BAD_RECORD},
+        {"more than a chain may have", UINT16_MAX, 0, 3, RING_BAD_RECORD},
+        {"leads out of the record", 2, SIZE, 3, RING_BAD_RECORD},
+        {"leads far out of the record", 2, UINT16_MAX, 3, RING_BAD_RECORD},
+        {"another id", 1, 1, SIZE, RING_BAD_HEAD},
+    };
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        struct rig rig;
+        open_with_record(&rig, PACKED);
+        rig_offer_simple(&rig, 3);
+        assert_non_null(rig_pop(&rig));
+        die_and_restart(&rig);
+        struct inflight_packed *record = (struct inflight_packed *)(void *)rig.inflight;
+        record->desc[0].num = cases[i].num;
+        record->desc[0].next = cases[i].next;
+        record->desc[0].id = cases[i].id;
+        struct chain *c = rig_pop(&rig);
+        if (rig.ring.fault != cases[i].fault)
+            fail_msg("%s: %s", cases[i].name, ring_fault_name(rig.ring.fault));
+        assert_true(!c == !!cases[i].fault);
+        if (c)
+            ring_push(&rig.ring, c, 0);
+        ring_publish(&rig.ring);
+        rig_close(&rig);
+    }
+}
+
+// Chains of a record that together have more descriptors than the ring, though each may pass.
+static void test_replays_exceed_the_ring(void **state)
+{
+    (void)state;
+    struct rig rig;
+    open_with_record(&rig, PACKED);
+    for (uint16_t id = 0; id < 3; id++) {
+        rig_offer_simple(&rig, id);
+        assert_non_null(rig_pop(&rig));
+    }
+    die_and_restart(&rig);
+    struct inflight_packed *record = (struct inflight_packed *)(void *)rig.inflight;
+    struct chain *c[3];
+    for (uint16_t i = 0; i < 3; i++) {
+        record->desc[i].num = SIZE;
+        record->desc[i].next = i; // a loop
+        c[i] = rig_pop(&rig);
+        assert_non_null(c[i]);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        ring_push(&rig.ring, c[i], 0);
+    assert_false(ring_publish(&rig.ring));
+    assert_int_equal(rig.ring.fault, RING_BAD_INDEX);
+    rig_close(&rig);
+}
+
 static void test_wrong_records_are_refused(void **state)
 {
     (void)state;
@@ -387,6 +452,8 @@ int main(void)
         cmocka_unit_test(test_killed_at_any_instruction),
         cmocka_unit_test(test_killed_at_each_instruction),
         cmocka_unit_test(test_random_record),
+        cmocka_unit_test(test_record_changes_after_the_start),
+        cmocka_unit_test(test_replays_exceed_the_ring),
         cmocka_unit_test(test_wrong_records_are_refused),
     };
     return cmocka_run_group_tests_name("inflight", tests, NULL, NULL);
