@@ -28,6 +28,57 @@ struct desc {
 #define W RIG_WRITE
 #define I RIG_INDIRECT
 
+// ---- with or without a dirty log ---------------------------------------------------------
+
+#define LOG_CANARY  0x5a
+#define LOG_OFFSET  64
+#define LOG_BYTES   (RIG_HOLE / DIRTY_PAGE_BYTES / 8) // too short for region C
+#define LOG_IN_FILE (4 * DIRTY_PAGE_BYTES)
+
+static bool is_logging; // the rigs that are opened from now on
+
+// Rows of bad chains run once more with a log that lies amid canaries.
+static void log_rig(struct rig *rig)
+{
+    static uint8_t canaries[LOG_IN_FILE];
+    struct error e;
+    if (!is_logging)
+        return;
+    memset(canaries, LOG_CANARY, sizeof(canaries));
+    int fd = memfd_create("log", MFD_CLOEXEC);
+    assert_int_equal(write(fd, canaries, sizeof(canaries)), sizeof(canaries));
+    check_ok(dirty_open(&rig->log, fd, LOG_BYTES, LOG_OFFSET, &e), &e);
+    close(fd);
+}
+
+static void open_rig(struct rig *rig, uint64_t features, uint32_t size)
+{
+    struct error e;
+    rig_open_stopped(rig, features, size);
+    log_rig(rig);
+    check_ok(rig_start(rig, &e), &e);
+}
+
+// Nothing was written around the log.
+static void check_log(const struct rig *rig)
+{
+    const struct mapping *m = &rig->log->mapping;
+    const uint8_t *file = m->base;
+    for (size_t i = 0; i < m->base_bytes && i < LOG_IN_FILE; i++)
+        if ((i < LOG_OFFSET || i >= LOG_OFFSET + LOG_BYTES) && file[i] != LOG_CANARY)
+            fail_msg("byte %zu is not of the log, and was written", i);
+}
+
+static void close_rig(struct rig *rig)
+{
+    if (rig->log)
+        check_log(rig);
+    ring_set_dirty(&rig->ring, NULL);
+    dirty_close(rig->log);
+    rig->log = NULL;
+    rig_close(rig);
+}
+
 // ---- direct chains -----------------------------------------------------------------------
 
 struct direct_case {
@@ -87,12 +138,12 @@ static void check_pop(struct rig *rig, const char *name, enum ring_fault fault, 
 static void run_direct(const struct direct_case *t, uint64_t features)
 {
     struct rig rig;
-    rig_open(&rig, features, SIZE);
+    open_rig(&rig, features, SIZE);
     for (unsigned i = 0; i < t->n; i++)
         rig_put(&rig, i, t->descs[i].addr, t->descs[i].len, t->descs[i].flags, t->descs[i].next, 0);
     rig_offer(&rig, 0, t->n);
     check_pop(&rig, t->name, t->fault, t->n_out, t->n_in);
-    rig_close(&rig);
+    close_rig(&rig);
 }
 
 static void test_direct_chains(void **state)
@@ -148,14 +199,14 @@ static const struct indirect_case indirect_cases[] = {
 static void run_indirect(const struct indirect_case *t, uint64_t features)
 {
     struct rig rig;
-    rig_open(&rig, features | INDIRECT, SIZE);
+    open_rig(&rig, features | INDIRECT, SIZE);
     for (unsigned i = 0; i < t->n; i++)
         rig_put_entry(&rig, t->addr, i, t->entries[i].addr, t->entries[i].len, t->entries[i].flags,
                       t->entries[i].next);
     rig_put(&rig, 0, t->addr, t->len, t->flags, 1, 0);
     rig_offer(&rig, 0, 1);
     check_pop(&rig, t->name, t->fault, t->n_out, t->n_in);
-    rig_close(&rig);
+    close_rig(&rig);
 }
 
 static void test_indirect_chains(void **state)
@@ -172,14 +223,14 @@ static void test_mixed_chain(void **state)
     (void)state;
     for (unsigned l = 0; l < ARRAY_LEN(layouts); l++) {
         struct rig rig;
-        rig_open(&rig, layouts[l] | INDIRECT, SIZE);
+        open_rig(&rig, layouts[l] | INDIRECT, SIZE);
         rig_put_entry(&rig, T, 0, B, 512, N | W, 1);
         rig_put_entry(&rig, T, 1, B + 512, 1, W, 0);
         rig_put(&rig, 0, B, 16, N, 1, 0);
         rig_put(&rig, 1, T, 32, I, 0, 0);
         rig_offer(&rig, 0, 2);
         check_pop(&rig, "mixed", RING_OK, 1, 2);
-        rig_close(&rig);
+        close_rig(&rig);
     }
 }
 
@@ -192,7 +243,7 @@ static void test_longest_indirect_chain(void **state)
         for (unsigned t = 0; t < ARRAY_LEN(lengths); t++) {
             uint32_t n = lengths[t];
             struct rig rig;
-            rig_open(&rig, layouts[l] | INDIRECT, SIZE);
+            open_rig(&rig, layouts[l] | INDIRECT, SIZE);
             for (uint32_t i = 0; i < n; i++)
                 rig_put_entry(&rig, T, i, B, 8, i + 1 < n ? N | W : W, (uint16_t)(i + 1));
             rig_put(&rig, 0, T, n * 16, I, 0, 0);
@@ -200,7 +251,7 @@ static void test_longest_indirect_chain(void **state)
             check_pop(&rig, "long", n > RING_SEGS_MAX ? RING_TOO_LONG : RING_OK, 0, n);
             assert_int_equal(counter_read(&rig.stats.n_bytes_in), n > RING_SEGS_MAX ? 0 : 8 * n);
             assert_int_equal(rig.ring.n_large_free, RING_LARGE_MAX);
-            rig_close(&rig);
+            close_rig(&rig);
         }
 }
 
@@ -212,12 +263,12 @@ static void test_longest_direct_chain(void **state)
         for (unsigned t = 0; t < ARRAY_LEN(lengths); t++) {
             uint32_t n = lengths[t];
             struct rig rig;
-            rig_open(&rig, layouts[l], 2048);
+            open_rig(&rig, layouts[l], 2048);
             for (uint32_t i = 0; i < n; i++)
                 rig_put(&rig, i, B, 8, i + 1 < n ? N : 0, (uint16_t)(i + 1), 0);
             rig_offer(&rig, 0, n);
             check_pop(&rig, "long", n > RING_SEGS_MAX ? RING_TOO_LONG : RING_OK, n, 0);
-            rig_close(&rig);
+            close_rig(&rig);
         }
 }
 
@@ -229,14 +280,14 @@ static void test_four_gib_chain(void **state)
     for (unsigned l = 0; l < ARRAY_LEN(layouts); l++)
         for (uint32_t n = n_max - 1; n <= n_max; n++) {
             struct rig rig;
-            rig_open(&rig, layouts[l] | INDIRECT, SIZE);
+            open_rig(&rig, layouts[l] | INDIRECT, SIZE);
             for (uint32_t i = 0; i < n; i++)
                 rig_put_entry(&rig, T, i, RIG_C, (uint32_t)RIG_C_BYTES, i + 1 < n ? N | W : W,
                               (uint16_t)(i + 1));
             rig_put(&rig, 0, T, n * 16, I, 0, 0);
             rig_offer(&rig, 0, 1);
             check_pop(&rig, "4 GiB", n == n_max ? RING_TOO_LONG : RING_OK, 0, n);
-            rig_close(&rig);
+            close_rig(&rig);
         }
 }
 
@@ -260,13 +311,13 @@ static void test_split_loops(void **state)
     };
     for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
         struct rig rig;
-        rig_open(&rig, 0, SIZE);
+        open_rig(&rig, 0, SIZE);
         for (uint32_t d = 0; d < 2; d++)
             rig_put(&rig, d, cases[i].descs[d].addr, cases[i].descs[d].len, cases[i].descs[d].flags,
                     cases[i].descs[d].next, 0);
         rig_offer(&rig, cases[i].head, 1);
         check_pop(&rig, cases[i].name, cases[i].fault, 0, 0);
-        rig_close(&rig);
+        close_rig(&rig);
     }
 }
 
@@ -277,13 +328,13 @@ static void test_split_indirect_loop(void **state)
     const enum ring_fault faults[] = {RING_BAD_CHAIN, RING_BAD_NEXT, RING_BAD_NEXT};
     for (unsigned i = 0; i < ARRAY_LEN(nexts); i++) {
         struct rig rig;
-        rig_open(&rig, INDIRECT, SIZE);
+        open_rig(&rig, INDIRECT, SIZE);
         rig_put_entry(&rig, T, 0, B, 8, N, 1);
         rig_put_entry(&rig, T, 1, B, 8, N, nexts[i]);
         rig_put(&rig, 0, T, 32, I, 0, 0);
         rig_offer(&rig, 0, 1);
         check_pop(&rig, "loop in a table", faults[i], 0, 0);
-        rig_close(&rig);
+        close_rig(&rig);
     }
 }
 
@@ -291,12 +342,12 @@ static void test_packed_chain_round_the_ring(void **state)
 {
     (void)state;
     struct rig rig;
-    rig_open(&rig, PACKED, SIZE);
+    open_rig(&rig, PACKED, SIZE);
     for (uint32_t i = 0; i < SIZE; i++)
         rig_put(&rig, i, B, 8, N, 0, 0);
     rig_offer(&rig, 0, 1);
     check_pop(&rig, "never ends", RING_BAD_CHAIN, 0, 0);
-    rig_close(&rig);
+    close_rig(&rig);
 }
 
 static void test_packed_id_out_of_range(void **state)
@@ -305,11 +356,11 @@ static void test_packed_id_out_of_range(void **state)
     const uint16_t ids[] = {SIZE, UINT16_MAX};
     for (unsigned i = 0; i < ARRAY_LEN(ids); i++) {
         struct rig rig;
-        rig_open(&rig, PACKED, SIZE);
+        open_rig(&rig, PACKED, SIZE);
         rig_put(&rig, 0, B, 8, 0, 0, ids[i]);
         rig_offer(&rig, 0, 1);
         check_pop(&rig, "id", RING_BAD_HEAD, 0, 0);
-        rig_close(&rig);
+        close_rig(&rig);
     }
 }
 
@@ -325,6 +376,7 @@ static void test_split_index_jumps(void **state)
             rig_open_stopped(&rig, 0, SIZE);
             rig.config.base = starts[s];
             ((struct split_avail *)rig_at(&rig, RIG_A + 0x10000))->idx = starts[s];
+            log_rig(&rig);
             struct error e;
             check_ok(rig_start(&rig, &e), &e);
             for (uint16_t i = 0; i < SIZE; i++) {
@@ -339,7 +391,7 @@ static void test_split_index_jumps(void **state)
             for (unsigned i = 0; i < n; i++)
                 ring_push(&rig.ring, c[i], 0);
             ring_publish(&rig.ring);
-            rig_close(&rig);
+            close_rig(&rig);
         }
 }
 
@@ -357,6 +409,23 @@ static void test_packed_wrap_flips(void **state)
         assert_int_equal(rig.ring.fault, RING_OK);
         rig_close(&rig);
     }
+}
+
+static void test_bad_chains_stay_inside_the_log(void **state)
+{
+    is_logging = true;
+    test_direct_chains(state);
+    test_indirect_chains(state);
+    test_mixed_chain(state);
+    test_longest_indirect_chain(state);
+    test_longest_direct_chain(state);
+    test_four_gib_chain(state);
+    test_split_loops(state);
+    test_split_indirect_loop(state);
+    test_packed_chain_round_the_ring(state);
+    test_packed_id_out_of_range(state);
+    test_split_index_jumps(state);
+    is_logging = false;
 }
 
 static void test_duplicate_head(void **state)
@@ -767,6 +836,7 @@ int main(void)
         cmocka_unit_test(test_packed_id_out_of_range),
         cmocka_unit_test(test_split_index_jumps),
         cmocka_unit_test(test_packed_wrap_flips),
+        cmocka_unit_test(test_bad_chains_stay_inside_the_log),
         cmocka_unit_test(test_duplicate_head),
         cmocka_unit_test(test_fault_inside_a_batch),
         cmocka_unit_test(test_large_slots_run_out),
