@@ -417,6 +417,55 @@ static void parked_queue_completes_and_leaves(void **state)
     crew_close(&crew);
 }
 
+// ---- hostile rings -----------------------------------------------------------------------
+
+// Make the chain that was offered last available once more.
+static void offer_again(struct crew_queue *s, bool is_packed)
+{
+    struct driver_areas areas;
+    driver_describe(s->driver, &areas);
+    if (is_packed) {
+        struct packed_desc *ring = guest_host(crew.guest, areas.desc);
+        struct packed_desc copy = ring[2];
+        ring[3] = (struct packed_desc){copy.addr, copy.len, copy.id, 0};
+        guest_store16_release(&ring[3].flags, copy.flags);
+    } else {
+        struct split_avail *avail = guest_host(crew.guest, areas.driver);
+        avail->ring[3] = avail->ring[2];
+        guest_store16_release(&avail->idx, 4);
+    }
+    eventfd_write(s->q->kick_fd, 1);
+}
+
+// The device has it still. Its queue faults, what it holds comes back, and others are served.
+static void same_head_while_it_is_held(void **state)
+{
+    (void)state;
+    for (unsigned l = 0; l < ARRAY_LEN(layouts); l++) {
+        crew_open(&crew, 2, layouts[l]);
+        struct crew_queue *s = &crew.queues[0];
+        s->is_slow = true;
+        struct worker *w = crew_worker(0, WORKER_ADAPTIVE);
+        crew_attach(&crew, w, 0);
+        crew_attach(&crew, w, 1);
+        crew_offer(s, 3);
+        crew_until(s->n_popped == 3);
+        offer_again(s, layouts[l] & PACKED);
+        uint64_t detail;
+        crew_until(ring_read_fault(&s->q->ring, &detail) == RING_DUP_HEAD);
+        crew_await(&crew.queues[1], crew_offer(&crew.queues[1], 8));
+        assert_int_equal(s->n_popped, 3);
+        crew_release(s);
+        crew_detach(&crew, w, 0); // answered when all of them are back
+        assert_int_equal(s->q->ring.n_in_flight, 0);
+        assert_int_equal(crew_collect(s), 0);
+        crew_await(&crew.queues[1], crew_offer(&crew.queues[1], 8));
+        crew_detach(&crew, w, 1);
+        worker_stop(w);
+        crew_close(&crew);
+    }
+}
+
 // ---- hostile eventfds --------------------------------------------------------------------
 
 static void fill(int fd)
@@ -677,7 +726,9 @@ int main(void)
         cmocka_unit_test(saturated_call_harms_nobody),
         cmocka_unit_test(call_is_replaced),
         cmocka_unit_test(unreadable_kick_is_not_waited_for),
+        cmocka_unit_test(same_head_while_it_is_held),
         cmocka_unit_test(faulted_queue_is_left_alone),
+        cmocka_unit_test(same_head_while_it_is_held),
         cmocka_unit_test(faulted_queue_drains),
         cmocka_unit_test(queue_that_cannot_be_taken_faults),
         cmocka_unit_test(requests_never_overflow),
