@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -120,6 +121,78 @@ static void truncated_memory(struct attacker *a)
     frontend_kick(a->disk->frontend, 0);
 }
 
+static void truncated_log(struct attacker *a)
+{
+    struct error e;
+    check_ok(frontend_start_log(a->disk->frontend, &e), &e);
+    submit_all(a);
+    assert_int_equal(ftruncate(a->disk->frontend->log_fd, 0), 0);
+    frontend_kick(a->disk->frontend, 0);
+}
+
+// The region that the back end makes cannot be truncated; a front end may bring its own.
+static void truncated_inflight(struct attacker *a)
+{
+    struct error e;
+    struct frontend *f = a->disk->frontend;
+    check_ok(guest_disk_stop(a->disk, &e), &e);
+    close(f->inflight_fd);
+    f->inflight_fd = memfd_create("in-flight", MFD_CLOEXEC);
+    assert_int_equal(ftruncate(f->inflight_fd, (off_t)f->inflight.mmap_size), 0);
+    check_ok(frontend_send_inflight(f, &e), &e);
+    check_ok(guest_disk_start(a->disk, &e), &e);
+    submit_all(a);
+    assert_int_equal(ftruncate(f->inflight_fd, 0), 0);
+    frontend_kick(f, 0);
+}
+
+// Another log again and again while reads write to memory.
+static void log_is_replaced(struct attacker *a)
+{
+    struct error e;
+    struct driver_used used[DEPTH];
+    struct frontend *f = a->disk->frontend;
+    check_ok(frontend_start_log(f, &e), &e);
+    for (unsigned round = 0; round < 30; round++) {
+        for (unsigned i = 0; i < DEPTH; i++) {
+            guest_request_prepare(&a->requests[i], VIRTIO_BLK_T_IN, 64 * i, 32768,
+                                  GUEST_REQUEST_INDIRECT);
+            assert_true(guest_disk_submit(a->disk, 0, &a->requests[i]));
+        }
+        int old = f->log_fd;
+        f->log_fd = memfd_create("dirty-log", MFD_CLOEXEC);
+        assert_int_equal(ftruncate(f->log_fd, (off_t)f->log_bytes), 0);
+        check_ok(frontend_send_log(f, &e), &e);
+        assert_int_equal(ftruncate(old, 0), 0); // nobody looks at it any more
+        close(old);
+        time_t deadline = time(NULL) + PATIENCE_S;
+        for (unsigned n = 0; n < DEPTH;) {
+            int came = driver_poll(a->disk->drivers[0], used, DEPTH, &e);
+            if (came < 0 || time(NULL) > deadline)
+                fail_msg("under a new log: %s", came < 0 ? e.text : "requests are lost");
+            n += (unsigned)came;
+        }
+    }
+}
+
+// Offer what is in flight once more; sometimes it is back by then.
+static void same_head_twice(struct attacker *a)
+{
+    submit_all(a);
+    struct driver_areas areas;
+    struct guest_disk *d = a->disk;
+    driver_describe(d->drivers[0], &areas);
+    if (d->config.features & PACKED) {
+        struct packed_desc *ring = guest_host(d->guest, areas.desc);
+        ring[DEPTH] = ring[DEPTH - 1];
+    } else {
+        struct split_avail *avail = guest_host(d->guest, areas.driver);
+        avail->ring[DEPTH] = avail->ring[DEPTH - 1];
+        guest_store16_release(&avail->idx, DEPTH + 1);
+    }
+    frontend_kick(d->frontend, 0);
+}
+
 // A blocking eventfd that has no room: a plain write to it would hang for ever.
 static void saturated_call(struct attacker *a)
 {
@@ -160,6 +233,10 @@ static const struct attack attacks[] = {
     {"chain without end", chain_without_end},
     {"nothing to write", nothing_to_write},
     {"truncated memory", truncated_memory},
+    {"truncated log", truncated_log},
+    {"truncated in-flight region", truncated_inflight},
+    {"log is replaced", log_is_replaced},
+    {"same head twice", same_head_twice},
     {"saturated call", saturated_call},
     {"kick storm", kick_storm},
     {"leaves at full depth", leaves_at_full_depth},
