@@ -29,6 +29,36 @@ make_files() {
     dd if=/dev/urandom of="$1/large" bs=1M count=16 status=none
 }
 
+# memory_online BYTES: waits for the blocks of a new DIMM and takes them up as movable memory.
+memory_online() {
+    block=$((0x$(cat /sys/devices/system/memory/block_size_bytes)))
+    n=0
+    while [ $n -lt $(($1 / block)) ]; do
+        for state in $(grep -lx offline /sys/devices/system/memory/memory*/state); do
+            echo online_movable >"$state" && n=$((n + 1))
+        done
+        sleep 0.1
+    done
+}
+
+# Empties all movable memory; a page with I/O under way makes it fail until that is done.
+memory_offline() {
+    # An online block is valid for its own zone only.
+    while blocks=$(grep -lx Movable /sys/devices/system/memory/memory*/valid_zones); do
+        for zones in $blocks; do
+            echo offline >"${zones%/*}/state"
+        done 2>/dev/null
+        sleep 0.1
+    done
+}
+
+# Prints how many pages of movable memory are in use.
+movable_used() {
+    awk '$3 == "zone" { here = $4 == "Movable" }
+         here && $1 == "pages" && $2 == "free" { free = $3 }
+         here && $1 == "managed" { print $2 - free }' /proc/zoneinfo
+}
+
 # One writer of a load: new bytes each round, read back from the disk, compared byte by byte.
 load_writer() {
     round=0

@@ -77,12 +77,14 @@ def run_tool(name):
 
 
 class Guest:
-    def __init__(self, folder, name, devices, cpus=1, memory="512M"):
+    def __init__(self, folder, name, devices, cpus=1, memory="512M", most_memory=None):
+        """With @most_memory, DIMMs can be plugged until the guest has that much."""
         self.name = name
         self.console = pathlib.Path(folder) / f"{name}.console"
         self.devices = {f"disk{i}" if isinstance(d, Disk) else f"rng{i}": d for i, d in enumerate(devices, 1)}
         self.cpus = cpus
         self.memory = memory
+        self.slots = f",slots=2,maxmem={most_memory}" if most_memory else ""
         self.qemu = None
         self.number = 0
         self.heard = b""
@@ -114,7 +116,7 @@ class Guest:
             *run_tool("guest-accel").split(),
             # memfd is shared with the back end and needs no huge pages.
             *("-object", f"memory-backend-memfd,id=mem,size={self.memory},share=on"),
-            *("-machine", "q35,memory-backend=mem", "-m", self.memory, "-smp", str(self.cpus)),
+            *("-machine", "q35,memory-backend=mem", "-m", self.memory + self.slots, "-smp", str(self.cpus)),
             *("-kernel", f"{image}/vmlinuz", "-initrd", f"{image}/initrd.cpio"),
             *("-append", "console=ttyS0 quiet loglevel=5"),
             *("-fw_cfg", f"name=opt/org.sluice/script,file={HERE / 'agent.sh'}"),
@@ -210,6 +212,18 @@ class Guest:
 
     def plug(self, name):
         self.control("device_add", **self.devices[name].device(name))
+
+    def plug_memory(self, name, size):
+        """A DIMM, shared like the rest. The guest takes it up as memory that it can give back."""
+        backend = f"backend-{name}"
+        self.control("object-add", **{"qom-type": "memory-backend-memfd", "id": backend, "size": size, "share": True})
+        self.control("device_add", driver="pc-dimm", id=name, memdev=backend)
+        self.run(f"memory_online {size}")
+
+    def unplug_memory(self, name):
+        self.run("memory_offline")
+        self.unplug(name)
+        self.control("object-del", id=f"backend-{name}")
 
 
 def wait_until(condition, deadline_s=COMMAND_DEADLINE_S, what="the condition", pause_s=0.05):

@@ -12,6 +12,7 @@ from daemon import Daemon
 from guest import Disk, Guest, wait_until
 
 MIB = 1 << 20
+DIMM = 512 * MIB
 N_ROUNDS = 3  # that each writer of a load must get done
 F_RING_PACKED = 34  # VIRTIO 1.3, 6
 
@@ -269,7 +270,8 @@ class TwoGuests(Host):
         )
         # Above 2 GiB, q35 memory is two regions with a hole between them.
         cls.large = cls.boot("large", [Disk(f"{f}/large.sock", 2, packed=True)], cpus=2, memory="3G")
-        cls.small = cls.boot("small", [Disk(f"{f}/{d}.sock") for d in ("small", "spare", "void")])
+        disks = [Disk(f"{f}/{d}.sock") for d in ("small", "spare", "void")]
+        cls.small = cls.boot("small", disks, most_memory="2G")
 
     def test_one_leaves_while_the_other_works(self):
         large, small = self.large, self.small
@@ -286,6 +288,27 @@ class TwoGuests(Host):
         small.start()
         small.run("mount -t ext4 /dev/vda /mnt && dd if=/mnt/load.1 of=/dev/null bs=64k status=none")
         self.assert_healthy(small)
+
+    def test_memory_comes_and_goes_under_load(self):
+        """A DIMM is plugged while there is I/O, which then goes to it, and unplugged again."""
+        guest = self.small
+
+        def shown():
+            device = self.daemon.ctl("show", "small")
+            return device["memory_regions"], device["memory_bytes"]
+
+        def add():
+            guest.plug_memory("dimm", DIMM)
+
+        guest.run("umount /mnt; mkfs.ext4 -q -F /dev/vda && mount -t ext4 /dev/vda /mnt")
+        n_regions, n_bytes = shown()
+        self.run_load(guest, "/mnt", writers=2, disturb=add)
+        self.assertEqual(shown(), (n_regions + 1, n_bytes + DIMM))
+        self.assertGreater(int(guest.run("movable_used")), 0)
+        self.run_load(guest, "/mnt", writers=2, disturb=lambda: guest.unplug_memory("dimm"))
+        self.assertEqual(shown(), (n_regions, n_bytes))
+        guest.run("umount /mnt")
+        self.assert_healthy(guest)
 
     def test_counters_tell_what_the_guest_does(self):
         def total(counter):
