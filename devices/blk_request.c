@@ -89,7 +89,7 @@ static void take_data_in(struct disk_request *r, const struct chain *c, const st
 }
 
 // The chain leaves as the ring made it.
-static __attribute__((noinline)) void restore_segments(struct disk_request *r)
+static void restore_segments(struct disk_request *r)
 {
     if (r->front_trim) {
         r->iov[0].iov_base = (uint8_t *)r->iov[0].iov_base - r->front_trim;
@@ -253,8 +253,14 @@ static uint32_t used_length(const struct disk_request *r)
     return data + 1 == r->chain->in_bytes ? data + 1 : data;
 }
 
+static inline void give_back(struct disk_request *r)
+{
+    *r->status = r->result;
+    queue_push(r->queue->queue, r->chain, used_length(r));
+}
+
 // One range is done: true if another one is under way now.
-static __attribute__((noinline)) bool goes_on(struct disk_request *r)
+static bool goes_on(struct disk_request *r)
 {
     while (r->n_ranges && r->result == DISK_OK) {
         r->result = (uint8_t)next_range(r);
@@ -264,13 +270,18 @@ static __attribute__((noinline)) bool goes_on(struct disk_request *r)
     return r->result == DISK_LATER;
 }
 
+static __attribute__((noinline)) void finish_slowly(struct disk_request *r)
+{
+    if (goes_on(r))
+        return;
+    restore_segments(r);
+    give_back(r);
+}
+
 void blk_request_finish(struct disk_request *r)
 {
-    if (unlikely(r->front_trim || r->back_trim || r->n_ranges)) {
-        if (goes_on(r))
-            return;
-        restore_segments(r);
-    }
-    *r->status = r->result;
-    queue_push(r->queue->queue, r->chain, used_length(r));
+    if (unlikely(r->front_trim || r->back_trim || r->n_ranges))
+        finish_slowly(r);
+    else
+        give_back(r);
 }
