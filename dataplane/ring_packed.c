@@ -335,7 +335,7 @@ bool ring_packed_publish(struct ring *r)
     uint32_t n_descs = 0;
     for (uint32_t i = 0; i < r->n_staged; i++)
         n_descs += r->slots[r->staged[i]].n_descs;
-    if (unlikely(n_descs > r->size)) { // made available again before they were used (2.8.13)
+    if (unlikely(n_descs > r->size)) { // made available again before they were used (2.8.1)
         ring_fault(r, RING_BAD_INDEX, n_descs);
         return false;
     }
