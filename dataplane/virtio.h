@@ -133,7 +133,7 @@ static_assert(sizeof(struct virtio_blk_req_header) == 16, "5.2.6");
 #define VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP 1u // 5.2.6
 
 struct virtio_blk_discard_write_zeroes { // 5.2.6
-    uint64_t sector; // in units of 512 bytes
+    uint64_t sector;                     // in units of 512 bytes
     uint32_t num_sectors;
     uint32_t flags;
 };
