@@ -35,11 +35,13 @@ struct lane {
 
 // One virtqueue of a device.
 struct queue {
-    struct ring ring;           // the owner's: a worker's while attached, else control's
-    struct device *device;      // [C] writes, constant
-    uint16_t index;             // [C] writes, constant
-    bool is_touched;            // [W]
-    struct lane *lane;          // the owner's; NULL while no worker owns it
+    struct ring ring;      // the owner's: a worker's while attached, else control's
+    struct device *device; // [C] writes, constant
+    uint16_t index;        // [C] writes, constant
+    bool is_touched;       // [W]
+    struct lane *lane;     // the owner's; NULL while no worker owns it
+    // &lane->uring, for those who do not own the queue: the home of its requests. [W] writes
+    struct uring *_Atomic uring;
     void *priv;                 // the device type's, from queue_start to queue_stop
     struct queue *touched_next; // [W]
     void *seat;                 // the worker's bookkeeping, NULL while no worker owns it

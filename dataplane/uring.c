@@ -175,6 +175,12 @@ struct io_uring_sqe *uring_entry(struct uring *u, struct uring_op *op)
     return sqe;
 }
 
+// A thread that gave an op's owner away wrote its home itself, so never finds itself there.
+static inline bool is_at_home(const struct uring *u, const struct uring_op *op)
+{
+    return !op->home || atomic_load_explicit(op->home, memory_order_relaxed) == u;
+}
+
 unsigned uring_reap(struct uring *u, unsigned max)
 {
     struct io_uring_cqe *cqe;
@@ -186,7 +192,10 @@ unsigned uring_reap(struct uring *u, unsigned max)
         n++;
         u->n_in_flight--;
         struct uring_op *op = io_uring_cqe_get_data(cqe);
-        op->done(op, cqe->res);
+        if (likely(is_at_home(u, op)))
+            op->done(op, cqe->res);
+        else
+            u->late(u, op, cqe->res);
     }
     io_uring_cq_advance(&u->ring, n);
     return n;

@@ -7,6 +7,10 @@
 //
 // Threads  [C] opens and closes; everything else [W], the thread that called uring_enable().
 // Memory   an op belongs to the caller, stays valid until its done() ran.
+//
+// An op can change its thread: what it belongs to moves to another ring's thread while the op is
+// out. Its completion comes to the ring that took it, which must not run done() then, and hands
+// it to late() instead: the owner of the ring sees to it that done() runs on the other thread.
 #pragma once
 
 #include "dataplane/base.h"
@@ -17,12 +21,16 @@
 #define URING_ENTRIES   1024 // submission entries; a full ring submits early
 #define URING_FILES_MAX 4096 // slots in the file table
 
+struct uring;
 struct uring_op;
 typedef void uring_done(struct uring_op *op, int result);
 
 // One request in flight. Embed it; container_of() leads back.
 struct uring_op {
     uring_done *done; // [W] called once with the result: bytes, or -errno
+    // Where the ring of the op's owner is written, by who moves the owner; NULL in there: nobody
+    // owns it now. home == NULL: the op stays with the ring it was given to.
+    struct uring *_Atomic const *home;
 };
 
 struct uring {
@@ -32,6 +40,8 @@ struct uring {
     counter n_enters;     // system calls made
     uint32_t *free_files; // stack of free slots in the file table
     uint32_t n_free_files;
+    // [W] The completion of an op whose home is another ring; set before there are such ops.
+    void (*late)(struct uring *u, struct uring_op *op, int result);
 };
 
 // [C] 0 or -errno with the reason (kernel too old, io_uring disabled by sysctl, …).
@@ -51,7 +61,7 @@ void uring_remove_file(struct uring *u, int slot);
 // sqe->flags (IOSQE_FIXED_FILE) after that. Never NULL: a full ring is submitted first.
 struct io_uring_sqe *uring_entry(struct uring *u, struct uring_op *op);
 
-// [W] Run done() of up to @max completions; returns how many. No system call.
+// [W] Run done(), or late(), of up to @max completions; returns how many. No system call.
 unsigned uring_reap(struct uring *u, unsigned max);
 
 // [W] Enter the kernel if something is staged or task work is due. Returns true if it did.

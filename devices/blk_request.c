@@ -25,6 +25,12 @@ static inline void guest_copy(void *to, const void *from, size_t bytes)
     __asm__ volatile("" ::: "memory");
 }
 
+// A request stands where its chain does.
+static inline struct chain *chain_of(const struct disk_request *r)
+{
+    return &r->queue->queue->ring.slots[r - r->queue->requests];
+}
+
 // ---- taking apart ------------------------------------------------------------------------
 
 // The usual shape: a segment of its own for the header, another for the status.
@@ -164,7 +170,7 @@ static enum disk_result take_range(struct disk_request *r,
 // The next range that is not empty. Each is read once, when its turn comes.
 static enum disk_result next_range(struct disk_request *r)
 {
-    size_t n = (r->chain->out_bytes - HEADER_BYTES) / RANGE_BYTES;
+    size_t n = (chain_of(r)->out_bytes - HEADER_BYTES) / RANGE_BYTES;
     enum disk_result result = DISK_OK;
     while (result == DISK_OK && r->n_ranges) {
         struct virtio_blk_discard_write_zeroes range;
@@ -227,7 +233,6 @@ struct disk_request *blk_request_parse(struct disk_queue *q, struct chain *c)
     }
     struct disk_request *r = &q->requests[c->id];
     r->queue = q;
-    r->chain = c;
     r->n_done = 0;
     r->operation = DISK_FLUSH;
     r->n_retries = 0;
@@ -247,16 +252,17 @@ struct disk_request *blk_request_parse(struct disk_queue *q, struct chain *c)
 
 // The bytes that were written, counted from the first writable one without a gap (2.7.8.2 and
 // 2.8.5: never more than that). The status, which is last, counts if all data before it does.
-static uint32_t used_length(const struct disk_request *r)
+static uint32_t used_length(const struct disk_request *r, const struct chain *c)
 {
     uint32_t data = r->operation == DISK_READ ? r->n_done : 0;
-    return data + 1 == r->chain->in_bytes ? data + 1 : data;
+    return data + 1 == c->in_bytes ? data + 1 : data;
 }
 
 static inline void give_back(struct disk_request *r)
 {
+    struct chain *c = chain_of(r);
     *r->status = r->result;
-    queue_push(r->queue->queue, r->chain, used_length(r));
+    queue_push(r->queue->queue, c, used_length(r, c));
 }
 
 // One range is done: true if another one is under way now.

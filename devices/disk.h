@@ -39,14 +39,13 @@ struct disk_queue;
 
 // One request. Its place is fixed by the chain's id: nothing is allocated for it.
 struct disk_request {
-    struct uring_op op; // the back end's
+    struct uring_op op; // the back end's; its home is the queue's uring
     struct disk_queue *queue;
-    struct chain *chain; // [blk]
-    uint8_t *status;     // [blk] the guest's status byte
-    struct iovec *iov;   // data, in guest memory; constant for the back end
-    uint64_t offset;     // in the disk, bytes; a multiple of a sector
-    uint32_t bytes;      // of data or range: a multiple of a sector, not 0 but for a flush
-    uint32_t n_done;     // bytes moved, from the first on; the back end counts
+    uint8_t *status;   // [blk] the guest's status byte
+    struct iovec *iov; // data, in guest memory; constant for the back end
+    uint64_t offset;   // in the disk, bytes; a multiple of a sector
+    uint32_t bytes;    // of data or range: a multiple of a sector, not 0 but for a flush
+    uint32_t n_done;   // bytes moved, from the first on; the back end counts
     uint16_t n_iov;
     uint8_t operation;  // enum disk_operation
     uint8_t result;     // enum disk_result

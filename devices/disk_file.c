@@ -260,7 +260,7 @@ prepare_range(struct io_uring_sqe *sqe, const struct disk_queue *q, struct disk_
 
 static void start(struct disk_queue *q, struct disk_request *r)
 {
-    r->op.done = file_done;
+    r->op = (struct uring_op){.done = file_done, .home = &q->queue->uring};
     struct io_uring_sqe *sqe = uring_entry(&q->queue->lane->uring, &r->op);
     if (likely(r->operation < DISK_FLUSH))
         prepare_move(sqe, q, r);

@@ -33,6 +33,7 @@ void seat_enter(struct seat *s, struct queue *q, struct lane *lane, event_ended 
         .state = SEAT_POLLED,
     };
     q->lane = lane;
+    atomic_store_explicit(&q->uring, &lane->uring, memory_order_relaxed);
     q->seat = s;
     q->call_changed = false;
     int err = enter_lane(s, &lane->uring, kicked);
@@ -120,6 +121,7 @@ bool seat_leave(struct seat *s)
     event_close(&s->kick);
     set_parked(q, false);
     q->lane = NULL;
+    atomic_store_explicit(&q->uring, NULL, memory_order_relaxed);
     q->seat = NULL;
     return true;
 }

@@ -65,6 +65,7 @@ static void start_ring(struct device_rig *rig, uint64_t features)
     if (q->device->type->queue_start)
         check_ok(q->device->type->queue_start(q, &e), &e);
     q->lane = &rig->lane;
+    q->uring = &rig->lane.uring;
     if (q->device->type->lane_enter)
         assert_int_equal(q->device->type->lane_enter(q), 0);
 }
@@ -77,6 +78,7 @@ static void stop_ring(struct device_rig *rig)
     if (q->device->type->lane_leave)
         q->device->type->lane_leave(q);
     q->lane = NULL;
+    q->uring = NULL;
     if (q->device->type->queue_stop)
         q->device->type->queue_stop(q);
     ring_stop(&q->ring);

@@ -89,6 +89,39 @@ static void nothing_to_do_enters_never(void **state)
     assert_int_equal(counter_read(&u.n_enters), before);
 }
 
+static struct uring_op *late_op;
+static int late_result;
+
+static void keep_late(struct uring *ring, struct uring_op *op, int result)
+{
+    assert_ptr_equal(ring, &u);
+    late_op = op;
+    late_result = result;
+}
+
+// An op that is at home is done; one whose owner has gone, or is elsewhere, is handed over.
+static void only_at_home_is_it_done(void **state)
+{
+    (void)state;
+    struct uring elsewhere;
+    struct uring *const homes[] = {&u, NULL, &elsewhere};
+    u.late = keep_late;
+    for (unsigned i = 0; i < ARRAY_LEN(homes); i++) {
+        struct uring *_Atomic home = homes[i];
+        struct request r = {.op = {.done = request_done, .home = &home}, .result = 1};
+        late_op = NULL;
+        late_result = 1;
+        io_uring_prep_nop(uring_entry(&u, &r.op));
+        while (u.n_in_flight) {
+            uring_enter(&u);
+            uring_reap(&u, 8);
+        }
+        assert_int_equal(r.n_done, i == 0);
+        assert_ptr_equal(late_op, i == 0 ? NULL : &r.op);
+        assert_int_equal(i == 0 ? r.result : late_result, 0);
+    }
+}
+
 // What completes by itself shows in the flag: uring_enter() then fetches it.
 static void task_work_is_fetched(void **state)
 {
@@ -335,6 +368,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(one_enter_submits_and_completes, setup, teardown),
         cmocka_unit_test_setup_teardown(nothing_to_do_enters_never, setup, teardown),
+        cmocka_unit_test_setup_teardown(only_at_home_is_it_done, setup, teardown),
         cmocka_unit_test_setup_teardown(task_work_is_fetched, setup, teardown),
         cmocka_unit_test_setup_teardown(overflow_loses_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(sleep_ends_by_completion, setup, teardown),
