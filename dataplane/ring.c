@@ -300,6 +300,29 @@ unsigned ring_pop(struct ring *r, struct chain *out[], unsigned max)
     return n;
 }
 
+void ring_unpop(struct ring *r, struct chain *const chains[], unsigned n)
+{
+    assert(!r->record && "what a record says is not taken back");
+    uint64_t bytes = 0;
+    for (unsigned i = n; i-- > 0;) {
+        struct chain *c = chains[i];
+        assert(c->state == CHAIN_POPPED && "a chain that was pushed is gone");
+        c->state = CHAIN_FREE;
+        atomic_store_explicit(&c->popped_at, 0, memory_order_relaxed);
+        ring_release_large(r, c);
+        bytes += c->out_bytes;
+        if (r->is_packed)
+            ring_packed_retreat(r, c->n_descs);
+        else
+            r->next_avail--;
+    }
+    if (r->is_ordered)
+        r->order_tail -= n;
+    r->n_in_flight -= n;
+    counter_add(&r->stats->n_chains, -(uint64_t)n);
+    counter_add(&r->stats->n_bytes_out, -bytes);
+}
+
 uint64_t ring_oldest(const struct ring *r)
 {
     uint64_t oldest = 0;

@@ -131,6 +131,10 @@ unsigned ring_pop(struct ring *r, struct chain *out[], unsigned max);
 // ring_publish(). Never touches guest memory.
 static inline void ring_push(struct ring *r, struct chain *c, uint32_t used_len);
 
+// [W] As if the last @n chains had not been popped: @chains has them in pop order, and none was
+// pushed. Only for rings without an in-flight record.
+void ring_unpop(struct ring *r, struct chain *const chains[], unsigned n);
+
 // [W] Make what was pushed visible to the driver. True if the driver must be notified.
 bool ring_publish(struct ring *r);
 

@@ -32,6 +32,7 @@ int ring_packed_open(struct ring *r, const struct ring_config *config, struct er
 bool ring_packed_map(struct ring *r, const struct mem *m);
 unsigned ring_packed_pop(struct ring *r, struct chain *out[], unsigned max);
 enum gather ring_packed_replay(struct ring *r, uint16_t entry, struct chain **out);
+void ring_packed_retreat(struct ring *r, uint32_t n_descs);
 bool ring_packed_publish(struct ring *r);
 bool ring_packed_has_work(const struct ring *r);
 void ring_packed_want_kicks(struct ring *r, bool wanted);

@@ -238,6 +238,13 @@ unsigned ring_packed_pop(struct ring *r, struct chain *out[], unsigned max)
     return done;
 }
 
+// Go back by @n_descs, at most the size.
+void ring_packed_retreat(struct ring *r, uint32_t n_descs)
+{
+    r->avail_wrap ^= n_descs > r->next_avail;
+    r->next_avail = (uint16_t)(r->next_avail + (n_descs > r->next_avail ? r->size : 0) - n_descs);
+}
+
 // A chain as the record keeps it: the driver may have reused its place in the ring.
 enum gather ring_packed_replay(struct ring *r, uint16_t entry, struct chain **out)
 {
