@@ -95,6 +95,82 @@ static_assert(sizeof(struct packed_event) == 4, "2.8.14");
 #define VIRTIO_ID_BLOCK 2
 #define VIRTIO_ID_RNG   4
 
+// ---- 5.1: network device -----------------------------------------------------------------
+
+#define VIRTIO_NET_F_CSUM                0 // 5.1.3
+#define VIRTIO_NET_F_GUEST_CSUM          1
+#define VIRTIO_NET_F_CTRL_GUEST_OFFLOADS 2
+#define VIRTIO_NET_F_MTU                 3
+#define VIRTIO_NET_F_MAC                 5
+#define VIRTIO_NET_F_GUEST_TSO4          7
+#define VIRTIO_NET_F_GUEST_TSO6          8
+#define VIRTIO_NET_F_GUEST_ECN           9
+#define VIRTIO_NET_F_GUEST_UFO           10
+#define VIRTIO_NET_F_HOST_TSO4           11
+#define VIRTIO_NET_F_HOST_TSO6           12
+#define VIRTIO_NET_F_HOST_ECN            13
+#define VIRTIO_NET_F_HOST_UFO            14
+#define VIRTIO_NET_F_MRG_RXBUF           15
+#define VIRTIO_NET_F_STATUS              16
+#define VIRTIO_NET_F_CTRL_VQ             17
+#define VIRTIO_NET_F_CTRL_RX             18
+#define VIRTIO_NET_F_CTRL_VLAN           19
+#define VIRTIO_NET_F_CTRL_RX_EXTRA       20
+#define VIRTIO_NET_F_GUEST_ANNOUNCE      21
+#define VIRTIO_NET_F_MQ                  22
+#define VIRTIO_NET_F_CTRL_MAC_ADDR       23
+#define VIRTIO_NET_F_GUEST_USO4          54
+#define VIRTIO_NET_F_GUEST_USO6          55
+#define VIRTIO_NET_F_HOST_USO            56
+#define VIRTIO_NET_F_HASH_REPORT         57
+#define VIRTIO_NET_F_RSS                 60
+#define VIRTIO_NET_F_SPEED_DUPLEX        63
+
+#define VIRTIO_NET_S_LINK_UP  1u // 5.1.4
+#define VIRTIO_NET_S_ANNOUNCE 2u
+
+struct virtio_net_config { // 5.1.4
+    uint8_t mac[6];
+    uint16_t status;
+    uint16_t max_virtqueue_pairs;
+    uint16_t mtu;
+    uint32_t speed;
+    uint8_t duplex;
+    uint8_t rss_max_key_size;
+    uint16_t rss_max_indirection_table_length;
+    uint32_t supported_hash_types;
+} __attribute__((packed));
+static_assert(sizeof(struct virtio_net_config) == 24, "5.1.4");
+
+#define VIRTIO_NET_HDR_F_NEEDS_CSUM 1u // 5.1.6
+#define VIRTIO_NET_HDR_F_DATA_VALID 2u
+#define VIRTIO_NET_HDR_F_RSC_INFO   4u
+
+#define VIRTIO_NET_HDR_GSO_NONE   0u
+#define VIRTIO_NET_HDR_GSO_TCPV4  1u
+#define VIRTIO_NET_HDR_GSO_UDP    3u
+#define VIRTIO_NET_HDR_GSO_TCPV6  4u
+#define VIRTIO_NET_HDR_GSO_UDP_L4 5u
+#define VIRTIO_NET_HDR_GSO_ECN    0x80u
+
+struct virtio_net_hdr { // 5.1.6; the last fields only with VERSION_1 or MRG_RXBUF, HASH_REPORT
+    uint8_t flags;
+    uint8_t gso_type;
+    uint16_t hdr_len;
+    uint16_t gso_size;
+    uint16_t csum_start;
+    uint16_t csum_offset;
+    uint16_t num_buffers;
+    uint32_t hash_value;
+    uint16_t hash_report;
+    uint16_t padding_reserved;
+};
+static_assert(sizeof(struct virtio_net_hdr) == 20, "5.1.6");
+
+#define VIRTIO_NET_HDR_BYTES_LEGACY 10u // 5.1.6.1: no num_buffers
+#define VIRTIO_NET_HDR_BYTES        12u
+#define VIRTIO_NET_HDR_BYTES_HASH   20u
+
 // ---- 5.2: block device -------------------------------------------------------------------
 
 #define VIRTIO_BLK_F_SIZE_MAX     1
