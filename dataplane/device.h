@@ -62,10 +62,18 @@ struct queue {
     char padding[CACHE_LINE]; // the next queue may be another worker's
 };
 
+// What a front end tells a device beside its rings.
+enum device_event {
+    DEVICE_MTU,  // NET_SET_MTU: bytes, 68 to 65535
+    DEVICE_RARP, // SEND_RARP: announce the MAC address in the low 48 bits, first octet lowest
+};
+
 struct device_type {
     struct line_schema line; // the type's word, its keys, help
     uint16_t virtio_id;
-    uint16_t queues_max; // over all of its queues, at most DEVICE_QUEUES_MAX
+    uint16_t queues_max;        // over all of its queues, at most DEVICE_QUEUES_MAX
+    uint16_t rings_per_queue;   // what GET_QUEUE_NUM counts as one; 0: each ring
+    uint64_t protocol_features; // of vhost-user, beyond those that every session offers
 
     // [C] Read the line; fill in features, config and n_queues; claim files. 0, or -errno with
     // the sentence in @e and nothing left behind.
@@ -78,7 +86,8 @@ struct device_type {
     // Returns how many were popped.
     unsigned (*poll)(struct queue *q, unsigned budget);
 
-    // [C] Optional; default: nothing. The ring is started; allocate q->priv. 0 or -errno.
+    // [C] Optional; default: nothing. The ring is started; allocate q->priv. 0 or -errno;
+    // -EWOULDBLOCK: not now (an image is locked), it is asked again soon.
     int (*queue_start)(struct queue *q, struct error *e);
     // [C] Optional; default: nothing. Drained: no chain is out.
     void (*queue_stop)(struct queue *q);
@@ -92,6 +101,8 @@ struct device_type {
     // (0) is measured again; config space then says so. 0 with the size in *@bytes, or -errno
     // with the sentence and nothing changed.
     int (*resize)(struct device *d, uint64_t *bytes, struct error *e);
+    // [C] Optional; default: nothing. Queues may run. 0, or -errno with the sentence.
+    int (*notify)(struct device *d, enum device_event event, uint64_t value, struct error *e);
 };
 
 struct device {

@@ -167,6 +167,8 @@ void session_check(struct session *s, uint64_t now_ms)
         session_close(s, truncated);
     else if (is_too_slow(s, now_ms))
         session_close(s, "the front end did not finish a message in time");
+    else if (s->is_blocked && !s->is_busy)
+        session_retry(s);
 }
 
 // ---- what it is --------------------------------------------------------------------------

@@ -60,7 +60,8 @@ enum session_state session_state(const struct session *s);
 int session_fd(const struct session *s);
 
 // [C] To be called now and then (100 ms): ends sessions whose partial message is too old or
-// whose memory was truncated; reports ring faults, once each.
+// whose memory was truncated; reports ring faults, once each; starts rings that could not start
+// when they were asked for.
 void session_check(struct session *s, uint64_t now_ms);
 
 // [C] Config space changed: tell the front end (BACKEND_CONFIG_CHANGE_MSG) if it listens. Never
@@ -86,6 +87,7 @@ struct session_queue_info {
     const char *layout; // from the ring's features
     const char *fault;  // NULL: none
     uint64_t fault_detail;
+    const char *waits_for; // why a ring that should run does not yet; NULL: it runs or need not
 };
 void session_describe_queue(const struct session *s, unsigned index,
                             struct session_queue_info *info);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/session_internal.h"
 
+#include <errno.h>
+
 // ---- waiting for the host ----------------------------------------------------------------
 
 // The host may answer from inside what it is asked, so asking counts as one thing pending:
@@ -47,7 +49,8 @@ bool session_is_attached(const struct session *s)
 
 // ---- the steps, last one first -----------------------------------------------------------
 
-// A ring that cannot start stays stopped until the front end kicks it anew.
+// A ring that cannot start stays stopped until the front end kicks it anew; but for what passes
+// by itself, it is tried again.
 static void start_queue(struct session *s, struct session_queue *sq)
 {
     struct error e;
@@ -58,6 +61,11 @@ static void start_queue(struct session *s, struct session_queue *sq)
         s->host->attach(s->context, sq->queue);
         return;
     }
+    if (result == -EWOULDBLOCK) {
+        s->is_blocked = true;
+        s->blocked = e;
+        return;
+    }
     sq->is_kicked = false;
     if (s->result == 0) {
         s->result = result;
@@ -65,17 +73,26 @@ static void start_queue(struct session *s, struct session_queue *sq)
     }
 }
 
-static void start_queues(struct session *s)
+static void start_wanted(struct session *s, void (*then)(struct session *s))
 {
-    if (s->result == 0 && s->change.after)
-        s->change.after(s);
-    ask_begin(s, session_complete);
+    bool was_blocked = s->is_blocked;
+    s->is_blocked = false;
+    ask_begin(s, then);
     for (unsigned i = 0; i < s->device->n_queues; i++) {
         struct session_queue *sq = &s->queues[i];
         if (!sq->is_attached && session_queue_is_wanted(s, sq))
             start_queue(s, sq);
     }
+    if (s->is_blocked && !was_blocked)
+        session_warn(s, "queues wait: %s", s->blocked.text);
     ask_end(s);
+}
+
+static void start_queues(struct session *s)
+{
+    if (s->result == 0 && s->change.after)
+        s->change.after(s);
+    start_wanted(s, session_complete);
 }
 
 static void tell_queues(struct session *s)
@@ -119,4 +136,27 @@ int session_change(struct session *s, const struct session_change *change)
     }
     ask_end(s);
     return REQUEST_PENDING;
+}
+
+// ---- again -------------------------------------------------------------------------------
+
+// No request is answered here, and one that came in part goes on coming.
+static void retried(struct session *s)
+{
+    s->is_busy = false;
+    if (s->result)
+        session_warn(s, "a queue that waited cannot start: %s", s->error.text);
+    if (s->state != SESSION_OPEN) {
+        message_reader_reset(&s->reader);
+        session_shut(s);
+    }
+}
+
+void session_retry(struct session *s)
+{
+    assert(!s->is_busy && s->state == SESSION_OPEN);
+    s->is_busy = true;
+    s->result = 0;
+    s->asked_ms = session_now_ms();
+    start_wanted(s, retried);
 }

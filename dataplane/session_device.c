@@ -8,10 +8,10 @@
 
 // ---- features ----------------------------------------------------------------------------
 
+// What every session offers; device types add theirs.
 #define PROTOCOL_FEATURES                                                                          \
     (VIRTIO_BIT(VHOST_USER_PROTOCOL_F_MQ) | VIRTIO_BIT(VHOST_USER_PROTOCOL_F_LOG_SHMFD) |          \
      VIRTIO_BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) | VIRTIO_BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) | \
-     VIRTIO_BIT(VHOST_USER_PROTOCOL_F_CONFIG) | VIRTIO_BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) | \
      VIRTIO_BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE) |                                              \
      VIRTIO_BIT(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) |                                       \
      VIRTIO_BIT(VHOST_USER_PROTOCOL_F_STATUS))
@@ -20,6 +20,11 @@ static uint64_t offered_features(const struct session *s)
 {
     return s->device->features | RING_FEATURES | VIRTIO_BIT(VHOST_F_LOG_ALL) |
            VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES);
+}
+
+static uint64_t offered_protocol_features(const struct session *s)
+{
+    return s->device->type->protocol_features | PROTOCOL_FEATURES;
 }
 
 static int reply_u64(struct message *m, uint64_t value)
@@ -75,14 +80,13 @@ int session_set_features(struct session *s, struct message *m, struct error *e)
 
 int session_get_protocol_features(struct session *s, struct message *m, struct error *e)
 {
-    (void)s;
     (void)e;
-    return reply_u64(m, PROTOCOL_FEATURES);
+    return reply_u64(m, offered_protocol_features(s));
 }
 
 int session_set_protocol_features(struct session *s, struct message *m, struct error *e)
 {
-    int err = check_features(m->payload.u64, PROTOCOL_FEATURES, e);
+    int err = check_features(m->payload.u64, offered_protocol_features(s), e);
     if (!err)
         s->protocol_features = m->payload.u64;
     return err;
@@ -102,7 +106,30 @@ int session_set_owner(struct session *s, struct message *m, struct error *e)
 int session_get_queue_num(struct session *s, struct message *m, struct error *e)
 {
     (void)e;
-    return reply_u64(m, s->device->n_queues);
+    return reply_u64(m, s->device->n_queues / MAX(1, s->device->type->rings_per_queue));
+}
+
+static int notify(struct session *s, enum device_event event, uint64_t value, struct error *e)
+{
+    const struct device_type *type = s->device->type;
+    return type->notify ? type->notify(s->device, event, value, e) : 0;
+}
+
+// The migration is over: "a fake RARP" tells the network where the guest is now.
+int session_send_rarp(struct session *s, struct message *m, struct error *e)
+{
+    uint64_t mac = m->payload.u64;
+    if (mac >> 48)
+        return error_set(e, EPROTO, "0x%" PRIx64 " is longer than a MAC address", mac);
+    return notify(s, DEVICE_RARP, mac, e);
+}
+
+int session_net_set_mtu(struct session *s, struct message *m, struct error *e)
+{
+    uint64_t mtu = m->payload.u64;
+    if (mtu < 68 || mtu > UINT16_MAX) // VIRTIO 5.1.4.1
+        return error_set(e, EINVAL, "an MTU of %" PRIu64 ", not 68 to 65535", mtu);
+    return notify(s, DEVICE_MTU, mtu, e);
 }
 
 // QEMU sends 0 before GET_VRING_BASE at every stop, so it must not reset the rings.

@@ -83,6 +83,9 @@ struct session {
     int result;                      // of the request
     struct error error;
 
+    bool is_blocked;      // a wanted queue could not start yet
+    struct error blocked; // and why
+
     uint64_t features;          // as SET_FEATURES said, 0 before
     uint64_t protocol_features; // likewise
     bool has_features;
@@ -122,6 +125,8 @@ void session_stop_all(struct session *s);
 // Begin; session_complete() follows, maybe before this returns. Always REQUEST_PENDING.
 int session_change(struct session *s, const struct session_change *change);
 bool session_is_attached(const struct session *s); // any queue
+// Start what could not start when it was asked for. The session is open and not busy.
+void session_retry(struct session *s);
 
 // ---- session_rings.c ---------------------------------------------------------------------
 
@@ -144,7 +149,7 @@ session_handler session_set_vring_num, session_set_vring_addr, session_set_vring
 session_handler session_get_features, session_set_features, session_get_protocol_features,
     session_set_protocol_features, session_set_owner, session_get_queue_num,
     session_set_backend_req_fd, session_get_config, session_set_config, session_set_status,
-    session_get_status, session_reset_device;
+    session_get_status, session_reset_device, session_send_rarp, session_net_set_mtu;
 
 // ---- session_memory.c --------------------------------------------------------------------
 

@@ -65,6 +65,10 @@ static const struct request requests[] = {
         {"GET_QUEUE_NUM", session_get_queue_num, 0, 0, 0, 0, ANY, true},
     [VHOST_USER_SET_VRING_ENABLE] =
         {"SET_VRING_ENABLE", session_set_vring_enable, STATE, 0, 0, ANY, false},
+    [VHOST_USER_SEND_RARP] =
+        {"SEND_RARP", session_send_rarp, U64, 0, 0, F(RARP), false},
+    [VHOST_USER_NET_SET_MTU] =
+        {"NET_SET_MTU", session_net_set_mtu, U64, 0, 0, F(NET_MTU), false},
     [VHOST_USER_SET_BACKEND_REQ_FD] =
         {"SET_BACKEND_REQ_FD", session_set_backend_req_fd, 0, 0, 1, 1, F(BACKEND_REQ), false},
     [VHOST_USER_GET_CONFIG] =

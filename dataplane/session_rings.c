@@ -101,6 +101,12 @@ void session_queue_check(struct session *s, struct session_queue *sq)
                  ring_fault_name(fault), detail);
 }
 
+// A ring that cannot start for good is not wanted any more.
+static bool is_blocked(const struct session *s, const struct session_queue *sq)
+{
+    return s->is_blocked && !sq->is_attached && session_queue_is_wanted(s, sq);
+}
+
 void session_describe_queue(const struct session *s, unsigned index,
                             struct session_queue_info *info)
 {
@@ -114,6 +120,7 @@ void session_describe_queue(const struct session *s, unsigned index,
         .layout = ring_layout_name(s->features),
         .fault = fault ? ring_fault_name(fault) : NULL,
         .fault_detail = detail,
+        .waits_for = is_blocked(s, sq) ? s->blocked.text : NULL,
     };
 }
 

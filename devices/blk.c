@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "devices/blk.h"
 
+#include "dataplane/vhost_user.h"
 #include "devices/blk_request.h"
 
 #include <errno.h>
@@ -258,6 +259,8 @@ const struct device_type blk_device = {
              .common = device_socket_keys},
     .virtio_id = VIRTIO_ID_BLOCK,
     .queues_max = DEVICE_QUEUES_MAX,
+    .protocol_features = VIRTIO_BIT(VHOST_USER_PROTOCOL_F_CONFIG) |
+                         VIRTIO_BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD),
     .open = blk_open,
     .close = blk_close,
     .poll = blk_poll,

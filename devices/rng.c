@@ -4,6 +4,8 @@
 // A queue keeps a pool that one getrandom() fills, so that small requests share its cost.
 #include "devices/rng.h"
 
+#include "dataplane/vhost_user.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,6 +88,7 @@ const struct device_type rng_device = {
     .line = {.type = "rng", .help = "a virtio-rng entropy source", .common = device_socket_keys},
     .virtio_id = VIRTIO_ID_RNG,
     .queues_max = 1,
+    .protocol_features = VIRTIO_BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD),
     .open = rng_open,
     .close = rng_close,
     .poll = rng_poll,

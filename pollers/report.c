@@ -48,7 +48,7 @@ static const char *queue_state(const struct queue *q, const struct session_queue
     if (info->fault)
         return "faulted";
     if (!lease->at)
-        return "stopped";
+        return info->waits_for ? "waiting" : "stopped";
     if (lease->is_ending)
         return "draining";
     bool is_parked = atomic_load_explicit(&q->is_parked, memory_order_relaxed);
@@ -104,6 +104,14 @@ static uint64_t oldest_ms(const struct queue *q)
     return popped_at && now > popped_at ? (now - popped_at) / cycles_per_us() / 1000 : 0;
 }
 
+static bool waits_to_start(const struct endpoint *p, unsigned index)
+{
+    struct session_queue_info info = {0};
+    if (p->session)
+        session_describe_queue(p->session, index, &info);
+    return info.waits_for;
+}
+
 static json_t *show_queue(const struct endpoint *p, unsigned index)
 {
     const struct queue *q = &p->device->queues[index];
@@ -119,6 +127,7 @@ static json_t *show_queue(const struct endpoint *p, unsigned index)
     set_bool(object, "enabled", info.is_enabled);
     set_text(object, "fault", info.fault);
     set_number(object, "fault_detail", info.fault_detail);
+    set_text(object, "waits_for", info.waits_for);
     set_number(object, "oldest_ms", oldest_ms(q));
     set_counters(object, q);
     json_object_set_new(object, "faults_by_name", list_faults(q));
@@ -226,7 +235,7 @@ json_t *report_show(const struct endpoint *p)
     set_session(object, p);
     json_t *queues = json_array();
     for (unsigned i = 0; i < p->device->n_queues; i++) {
-        if (is_or_was_used(p, i))
+        if (is_or_was_used(p, i) || waits_to_start(p, i))
             json_array_append_new(queues, show_queue(p, i));
     }
     json_object_set_new(object, "queues", queues);

@@ -37,6 +37,8 @@ static int toy_start(struct queue *q, struct error *e)
 {
     if (front_of(q)->start_fails)
         return error_set(e, ENOMEM, "the toy is out of memory");
+    if (front_of(q)->start_blocks)
+        return error_set(e, EWOULDBLOCK, "the toy is locked");
     note(front_of(q), "start", q->index);
     return 0;
 }
@@ -49,6 +51,15 @@ static void toy_stop(struct queue *q)
 static int toy_config_write(struct device *d, uint32_t offset, const void *data, uint32_t bytes)
 {
     memcpy(d->config + offset, data, bytes);
+    return 0;
+}
+
+static int toy_notify(struct device *d, enum device_event event, uint64_t value, struct error *e)
+{
+    struct front *r = d->priv;
+    if (event == DEVICE_MTU && value > FRONT_MTU_MAX)
+        return error_set(e, EINVAL, "the toy takes at most %u bytes", FRONT_MTU_MAX);
+    r->notified[event] = value;
     return 0;
 }
 
@@ -119,6 +130,8 @@ void front_open(struct front *r)
     log_set_level(
         LOG_LEVEL_ERROR); // what the session says of the peer is seen with front_log_begin()
     *r = (struct front){.type = {.line = {.type = "toy"},
+                                 .protocol_features = FRONT_TYPE_FEATURES,
+                                 .notify = toy_notify,
                                  .queue_start = toy_start,
                                  .queue_stop = toy_stop,
                                  .config_write = toy_config_write}};

@@ -14,6 +14,7 @@
 #define FRONT_QUEUES       4
 #define FRONT_CONFIG_BYTES 40
 #define FRONT_EVENTS_MAX   64
+#define FRONT_MTU_MAX      9000
 
 // Guest memory: one region by default.
 #define FRONT_MEMORY_BYTES UINT64_C(0x100000)
@@ -40,7 +41,9 @@ struct front {
 
     int memory_fd;
     int kick[FRONT_QUEUES], call[FRONT_QUEUES], err[FRONT_QUEUES];
-    bool start_fails; // the toy's queue_start
+    bool start_fails;                   // the toy's queue_start
+    bool start_blocks;                  // likewise
+    uint64_t notified[DEVICE_RARP + 1]; // by event
 };
 
 void front_open(struct front *r);   // a connected session
@@ -82,10 +85,11 @@ void front_set_fd(struct front *r, uint32_t request, unsigned index, int fd); //
 // All of that, and KICK and ENABLE: queue 0 to @n - 1 run.
 void front_start(struct front *r, uint64_t features, unsigned n);
 
-#define FRONT_FEATURES (VIRTIO_BIT(VIRTIO_F_VERSION_1) | VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES))
+#define FRONT_FEATURES      (VIRTIO_BIT(VIRTIO_F_VERSION_1) | VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES))
+#define FRONT_TYPE_FEATURES (VIRTIO_BIT(2) | VIRTIO_BIT(4) | VIRTIO_BIT(9) | VIRTIO_BIT(12))
 #define FRONT_PROTOCOL_FEATURES                                                                    \
-    (VIRTIO_BIT(0) | VIRTIO_BIT(1) | VIRTIO_BIT(3) | VIRTIO_BIT(5) | VIRTIO_BIT(9) |               \
-     VIRTIO_BIT(12) | VIRTIO_BIT(13) | VIRTIO_BIT(15) | VIRTIO_BIT(16))
+    (VIRTIO_BIT(0) | VIRTIO_BIT(1) | VIRTIO_BIT(3) | VIRTIO_BIT(5) | VIRTIO_BIT(13) |              \
+     VIRTIO_BIT(15) | VIRTIO_BIT(16) | FRONT_TYPE_FEATURES)
 
 // What this process holds.
 unsigned front_count_fds(void);

@@ -64,6 +64,51 @@ static void test_features(void **state)
     assert_int_equal(front_get(r, VHOST_USER_GET_MAX_MEM_SLOTS), MEM_REGIONS_MAX);
 }
 
+// A type without additions offers what every session has; queues may be pairs of rings, and one
+// ring more.
+static void test_what_a_type_adds(void **state)
+{
+    static const struct {
+        uint16_t n_rings, rings_per_queue, n_queues;
+    } cases[] = {{4, 0, 4}, {4, 1, 4}, {4, 2, 2}, {3, 2, 1}};
+    struct front *r = *state;
+    r->type.protocol_features = 0;
+    assert_int_equal(front_get(r, VHOST_USER_GET_PROTOCOL_FEATURES),
+                     FRONT_PROTOCOL_FEATURES & ~FRONT_TYPE_FEATURES);
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        r->device.n_queues = cases[i].n_rings;
+        r->type.rings_per_queue = cases[i].rings_per_queue;
+        assert_int_equal(front_get(r, VHOST_USER_GET_QUEUE_NUM), cases[i].n_queues);
+    }
+    r->device.n_queues = FRONT_QUEUES;
+}
+
+static void test_notices_to_the_device(void **state)
+{
+    static const struct {
+        uint32_t request;
+        enum device_event event;
+        uint64_t value, result;
+        bool is_open;
+    } cases[] = {
+        {VHOST_USER_NET_SET_MTU, DEVICE_MTU, 67, 1, true},
+        {VHOST_USER_NET_SET_MTU, DEVICE_MTU, 68, 0, true},
+        {VHOST_USER_NET_SET_MTU, DEVICE_MTU, FRONT_MTU_MAX, 0, true},
+        {VHOST_USER_NET_SET_MTU, DEVICE_MTU, FRONT_MTU_MAX + 1, 1, true}, // the device's own limit
+        {VHOST_USER_NET_SET_MTU, DEVICE_MTU, 65536, 1, true},
+        {VHOST_USER_SEND_RARP, DEVICE_RARP, 0x563412005452, 0, true},
+        {VHOST_USER_SEND_RARP, DEVICE_RARP, UINT64_C(1) << 48, 1, false},
+    };
+    struct front *r = *state;
+    front_negotiate(r, FRONT_FEATURES, FRONT_PROTOCOL_FEATURES);
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        uint64_t value = cases[i].value;
+        assert_int_equal(front_ack(r, cases[i].request, &value, 8, NULL, 0), cases[i].result);
+        assert_int_equal(r->notified[cases[i].event] == value, cases[i].result == 0);
+        assert_int_equal(front_is_open(r), cases[i].is_open);
+    }
+}
+
 // Each bit alone, in features and in protocol features.
 static void test_only_offered_features(void **state)
 {
@@ -325,6 +370,82 @@ static void test_start_that_fails(void **state)
     assert_string_equal(front_events(r), "start 0, attach 0");
 }
 
+// What passes by itself is waited for: nothing is refused, it is said once, and tried again.
+static void test_start_that_waits(void **state)
+{
+    struct front *r = *state;
+    uint64_t index = 0;
+    struct session_queue_info info;
+    front_start(r, FRONT_FEATURES, 2);
+    get_base(r, 0);
+    front_events(r);
+    r->start_blocks = true;
+    front_log_begin();
+    assert_int_equal(front_ack(r, VHOST_USER_SET_VRING_KICK, &index, 8, &r->kick[0], 1), 0);
+    for (unsigned i = 0; i < 3; i++)
+        session_check(r->session, 1000 + i * 100);
+    const char *text = front_log_end();
+    assert_non_null(strstr(text, "toy toy0: queues wait: the toy is locked"));
+    assert_null(strstr(strstr(text, "wait") + 1, "wait"));
+    assert_string_equal(front_events(r), "");
+    session_describe_queue(r->session, 0, &info);
+    assert_false(info.is_started);
+    assert_string_equal(info.waits_for, "the toy is locked");
+    session_describe_queue(r->session, 1, &info); // runs
+    assert_null(info.waits_for);
+
+    // A message of which a part has come is not lost by the attempt.
+    struct vhost_user_header header = {VHOST_USER_GET_FEATURES, VHOST_USER_VERSION, 0};
+    assert_int_equal(send(r->socket, &header, 5, 0), 5);
+    front_run(r);
+    r->start_blocks = false;
+    session_check(r->session, 2000);
+    assert_string_equal(front_events(r), "start 0, attach 0");
+    session_describe_queue(r->session, 0, &info);
+    assert_true(info.is_started);
+    assert_null(info.waits_for);
+    assert_int_equal(send(r->socket, (char *)&header + 5, sizeof(header) - 5, 0), 7);
+    front_run(r);
+    struct message m;
+    front_reply(r, VHOST_USER_GET_FEATURES, &m);
+
+    session_check(r->session, 2100); // nothing more to do
+    assert_string_equal(front_events(r), "");
+}
+
+// It is not tried again when the front end stopped it, and not for ever when it cannot.
+static void test_start_that_waited_in_vain(void **state)
+{
+    struct front *r = *state;
+    struct session_queue_info info;
+    front_start(r, FRONT_FEATURES, 1);
+    r->start_blocks = true;
+    front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 0);
+    front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
+    session_describe_queue(r->session, 0, &info);
+    assert_non_null(info.waits_for);
+    get_base(r, 0);
+    session_describe_queue(r->session, 0, &info);
+    assert_null(info.waits_for);
+    r->start_blocks = false;
+    front_events(r);
+    session_check(r->session, 1000);
+    assert_string_equal(front_events(r), "");
+
+    r->start_blocks = true;
+    front_set_fd(r, VHOST_USER_SET_VRING_KICK, 0, r->kick[0]);
+    r->start_blocks = false;
+    r->start_fails = true;
+    front_log_begin();
+    for (unsigned i = 0; i < 3; i++)
+        session_check(r->session, 1000 + i * 100);
+    const char *text = front_log_end();
+    assert_non_null(strstr(text, "a queue that waited cannot start: the toy is out of memory"));
+    assert_null(strstr(strstr(text, "memory") + 1, "memory"));
+    assert_true(front_is_open(r));
+    r->start_fails = false;
+}
+
 static void test_reset_device(void **state)
 {
     struct front *r = *state;
@@ -583,6 +704,8 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_features),
+        TEST(test_what_a_type_adds),
+        TEST(test_notices_to_the_device),
         TEST(test_only_offered_features),
         TEST(test_reply_ack),
         TEST(test_broken_protocol),
@@ -595,6 +718,8 @@ int main(void)
         TEST(test_base_survives),
         TEST(test_eventfds),
         TEST(test_start_that_fails),
+        TEST(test_start_that_waits),
+        TEST(test_start_that_waited_in_vain),
         TEST(test_reset_device),
         TEST(test_fault_is_reported_once),
         TEST(test_memory_slots),

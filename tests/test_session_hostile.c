@@ -77,6 +77,8 @@ static const struct shape {
     {VHOST_USER_SET_PROTOCOL_FEATURES, 8, 8, 0, 0},
     {VHOST_USER_GET_QUEUE_NUM, 0, 0, 0, 0},
     {VHOST_USER_SET_VRING_ENABLE, 8, 8, 0, 0},
+    {VHOST_USER_SEND_RARP, 8, 8, 0, 0},
+    {VHOST_USER_NET_SET_MTU, 8, 8, 0, 0},
     {VHOST_USER_SET_BACKEND_REQ_FD, 0, 0, 1, 1},
     {VHOST_USER_GET_CONFIG, 12, 268, 0, 0},
     {VHOST_USER_SET_CONFIG, 12, 268, 0, 0},
@@ -151,6 +153,7 @@ static void test_needs_protocol_features(void **state)
         VHOST_USER_SET_CONFIG,   VHOST_USER_GET_INFLIGHT_FD,    VHOST_USER_SET_INFLIGHT_FD,
         VHOST_USER_RESET_DEVICE, VHOST_USER_GET_MAX_MEM_SLOTS,  VHOST_USER_ADD_MEM_REG,
         VHOST_USER_REM_MEM_REG,  VHOST_USER_SET_STATUS,         VHOST_USER_GET_STATUS,
+        VHOST_USER_SEND_RARP,    VHOST_USER_NET_SET_MTU,
     };
     struct front *r = *state;
     for (unsigned i = 0; i < ARRAY_LEN(requests); i++) {

@@ -233,6 +233,29 @@ static void test_peer_leaves_while_waiting(void **state)
     assert_int_equal(session_state(r->session), SESSION_CLOSED);
 }
 
+// An attempt to start a ring that waits asks the host too, and the front end may leave meanwhile.
+static void test_leaves_during_a_retry(void **state)
+{
+    struct front *r = *state;
+    uint64_t index = 2;
+    r->start_blocks = true;
+    front_configure_queue(r, 2, 0);
+    front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 2, 1);
+    assert_int_equal(front_ack(r, VHOST_USER_SET_VRING_KICK, &index, 8, &r->kick[2], 1), 0);
+    r->start_blocks = false;
+    session_check(r->session, 1000);
+    assert_string_equal(front_events(r), "start 2, attach 2");
+    check_waiting(r);
+    session_check(r->session, 1100); // one attempt at a time
+    assert_string_equal(front_events(r), "");
+    session_close(r->session, NULL);
+    assert_string_equal(front_events(r), "");
+    front_answer(r);
+    assert_string_equal(front_events(r), "detach 0, detach 1, detach 2");
+    front_answer_all(r);
+    assert_int_equal(session_state(r->session), SESSION_CLOSED);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -246,6 +269,7 @@ int main(void)
         TEST(test_close_waits),
         TEST(test_close_while_waiting),
         TEST(test_peer_leaves_while_waiting),
+        TEST(test_leaves_during_a_retry),
     };
     return cmocka_run_group_tests_name("session_wait", tests, NULL, NULL);
 }

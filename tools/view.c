@@ -76,6 +76,8 @@ static void print_faults(const json_t *q)
 {
     const char *name;
     json_t *n;
+    if (json_is_string(json_object_get(q, "waits_for")))
+        printf("queue %lld waits: %s\n", number_of(q, "index"), text_of(q, "waits_for"));
     if (json_is_string(json_object_get(q, "fault")))
         printf("queue %lld stopped: %s (%lld)\n", number_of(q, "index"), text_of(q, "fault"),
                number_of(q, "fault_detail"));
