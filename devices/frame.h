@@ -43,6 +43,8 @@ enum drop {
     DROP_BAD_VLAN,   // tagged on a port with vlan=, or a tag inside a tag where one is to be cut
     DROP_SAME_PORT,  // its destination is where it came from
     DROP_NO_PORT,    // nobody to send it to
+    DROP_RESERVED,   // to an address that no bridge forwards (IEEE 802.1Q, 8.6.3)
+    DROP_FLOOD,      // for everybody, and the sender had its share of that
     // The receiver's.
     DROP_LINK_DOWN,    // nobody has its queues running
     DROP_NO_BUFFER,    // it posted no buffers
@@ -83,6 +85,8 @@ struct frame {
     uint32_t n_holders;            // [W of home] who has not returned it yet
     uint32_t id;                   // home's own: chain id, buffer number
     void (*free)(struct frame *f); // [W of home] everybody has returned it
+    _Atomic uint32_t n_away;       // holders on other lanes: all of them are one of n_holders
+    struct frame *next;            // [W] among those that travel home together
 
     uint8_t head[FRAME_HEAD_MAX];
 };
