@@ -79,11 +79,22 @@ static int check_size(const struct line *l, const char *key, struct error *e)
                      line_text(l, key, ""), DISK_SECTOR_BYTES);
 }
 
+// What says how a file is used.
+static int check_file_key(const struct line *l, const char *key, struct error *e)
+{
+    if (!line_has(l, key) || line_has(l, "file"))
+        return 0;
+    return error_set(e, EINVAL, "disk %s: %s=%s: only a file= disk has that", l->name, key,
+                     line_text(l, key, ""));
+}
+
 static int blk_open(struct device *d, const struct line *l, struct error *e)
 {
     int err = check_size(l, "ram", e);
     if (!err)
         err = check_size(l, "null", e);
+    if (!err)
+        err = check_file_key(l, "lock", e);
     if (err)
         return err;
     struct blk *b = calloc(1, sizeof(*b));
@@ -92,7 +103,6 @@ static int blk_open(struct device *d, const struct line *l, struct error *e)
     b->disk.type = type_of(l);
     b->disk.name = l->name;
     b->disk.is_read_only = line_has(l, "read-only");
-    b->disk.fd = -1;
     const char *serial = line_text(l, "serial", l->name);
     memcpy(b->serial, serial, strnlen(serial, sizeof(b->serial)));
 
@@ -154,13 +164,21 @@ static int blk_queue_start(struct queue *q, struct error *e)
     dq->done = blk_request_finish;
     // 5.2.6.2: a driver that did not take FLUSH relies on each write.
     dq->is_write_through = !(q->ring.features & VIRTIO_BIT(VIRTIO_BLK_F_FLUSH));
+    int err = b->disk.type->queue_start ? b->disk.type->queue_start(dq, e) : 0;
+    if (err) {
+        free(dq);
+        return err;
+    }
     q->priv = dq;
     return 0;
 }
 
 static void blk_queue_stop(struct queue *q)
 {
-    free(q->priv);
+    struct disk_queue *dq = q->priv;
+    if (dq->disk->type->queue_stop)
+        dq->disk->type->queue_stop(dq);
+    free(dq);
     q->priv = NULL;
 }
 
@@ -237,6 +255,10 @@ static const struct line_key blk_keys[] = {
      .min = DISK_SECTOR_BYTES,
      .value = "SIZE",
      .help = "stores nothing; reads leave the buffer as it is"},
+    {.name = "lock",
+     .kind = LINE_CHOICE,
+     .choices = "add|start",
+     .help = "file: when the image's lock is taken first (add)"},
     {.name = "queues",
      .kind = LINE_NUMBER,
      .min = 1,

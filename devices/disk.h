@@ -5,8 +5,9 @@
 // A back end knows neither chains nor status bytes: it sees segments of guest memory and an
 // offset that is inside the disk, and it tells how far it came.
 //
-//     open ─▶ lane_enter ─▶ submit, submit … ─▶ lane_leave ─▶ close
-//              └──────────── once a stay on a worker ─┘
+//     open ─▶ queue_start ─▶ lane_enter ─▶ submit, submit … ─▶ lane_leave ─▶ queue_stop ─▶ close
+//              │              └──────────── once a stay on a worker ─┘            │
+//              └──────────────── once a start of a queue ─────────────────────────┘
 //
 // Threads  each call says [C] or [W]; [W] is the worker that owns the queue.
 // Memory   a request belongs to the back end from submit() until its result is there.
@@ -36,6 +37,7 @@ enum disk_result {
 };
 
 struct disk_queue;
+struct image;
 
 // One request. Its place is fixed by the chain's id: nothing is allocated for it.
 struct disk_request {
@@ -70,10 +72,8 @@ struct disk {
     uint8_t n_ranges;        // of one request, at most
     bool can_unmap;          // zeros may give space back
     uint8_t *memory;         // ram
-    int fd;                  // file
-    // [W] any worker writes: the file system refused it once.
-    atomic_bool cannot_punch, cannot_zero;
     uint64_t reserved_bytes; // ram: of addresses
+    struct image *image;     // file
 };
 
 // One queue's share of a disk.
@@ -82,6 +82,7 @@ struct disk_queue {
     struct queue *queue;
     // [W] A request that was DISK_LATER has its result. Never called inside submit().
     void (*done)(struct disk_request *r);
+    void *priv;            // the back end's, from its queue_start to its queue_stop
     int file_slot;         // file: in the lane's file table
     bool is_write_through; // a write is stable when its result is DISK_OK
     _Alignas(CACHE_LINE) struct disk_request requests[]; // by chain id
@@ -95,6 +96,10 @@ struct disk_type {
     int (*open)(struct disk *d, const struct line *l, struct error *e);
     // [C] Give back what open took.
     void (*close)(struct disk *d);
+    // [C] Optional; default: nothing. A queue starts; it has stopped, and nothing of it is out.
+    // 0, or -errno with the sentence; -EWOULDBLOCK: not now, it is asked again soon.
+    int (*queue_start)(struct disk_queue *q, struct error *e);
+    void (*queue_stop)(struct disk_queue *q);
     // [W] Act on the batch. On return each result is there, or is DISK_LATER as it was on
     // entry and done() will be called once. A flush covers every write whose result was there.
     void (*submit)(struct disk_queue *q, struct disk_request *const batch[], unsigned n);

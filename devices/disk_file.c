@@ -9,178 +9,48 @@
 //
 // A range is discarded or zeroed by fallocate(). What the file system refuses (EOPNOTSUPP) is not
 // tried again: a discard then does nothing, and zeros are written.
-#include "devices/disk.h"
-
-#include "dataplane/log.h"
+#include "devices/disk_image.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/fs.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#define PAGE_CACHE_BYTES 4096 // a write of less reads the page first
-#define RETRIES_MAX      100  // of one request: EAGAIN and EINTR pass, or never will
-#define RANGE_BYTES_MAX  (1u << 31)
-#define RANGES_MAX       64
+#define RETRIES_MAX 100 // of one request: EAGAIN and EINTR pass, or never will
 
 // Written where zeros cannot be had otherwise. We never touch it, so it takes no memory.
 static uint8_t zeros[1 << 20];
 
 // ---- open and close ----------------------------------------------------------------------
 
-static int refuse(const struct disk *d, const char *path, int code, const char *why,
-                  struct error *e)
-{
-    return error_set(e, code, "disk %s: file=%s: %s", d->name, path, why);
-}
-
-static int refuse_open(const struct disk *d, const char *path, int code, struct error *e)
-{
-    switch (code) {
-    case ENOENT:
-        return refuse(d, path, code, "there is no such file; it is never created here", e);
-    case EISDIR:
-        return refuse(d, path, code, "a directory, not an image", e);
-    case EACCES:
-    case EPERM:
-        return refuse(d, path, code,
-                      d->is_read_only ? "no permission to read it"
-                                      : "no permission to read and write it (or add read-only)",
-                      e);
-    case EROFS:
-        return refuse(d, path, code, "on a read-only file system (add read-only)", e);
-    case ENXIO:
-        return refuse(d, path, code, "neither an image file nor a block device", e);
-    default:
-        return refuse(d, path, code, strerror(code), e);
-    }
-}
-
-static int lock(const struct disk *d, const char *path, struct error *e)
-{
-    if (flock(d->fd, (d->is_read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0)
-        return 0;
-    if (errno == EWOULDBLOCK)
-        return refuse(d, path, EBUSY, "locked: another disk or program uses it", e);
-    int code = errno;
-    return error_set(e, code, "disk %s: file=%s: cannot lock it: %s", d->name, path,
-                     strerror(code));
-}
-
-static int read_block_device(struct disk *d, uint64_t *bytes)
-{
-    int logical;
-    unsigned physical, optimal;
-    if (ioctl(d->fd, BLKGETSIZE64, bytes) || ioctl(d->fd, BLKSSZGET, &logical) ||
-        ioctl(d->fd, BLKPBSZGET, &physical) || ioctl(d->fd, BLKIOOPT, &optimal))
-        return -errno;
-    d->logical_bytes = (uint32_t)logical;
-    d->physical_bytes = MAX(physical, (uint32_t)logical);
-    d->optimal_bytes = optimal;
-    return 0;
-}
-
-static int read_size(struct disk *d, const char *path, struct error *e)
-{
-    struct stat st;
-    uint64_t bytes = 0;
-    if (fstat(d->fd, &st))
-        return refuse(d, path, errno, strerror(errno), e);
-    if (S_ISBLK(st.st_mode)) {
-        int err = read_block_device(d, &bytes);
-        if (err)
-            return refuse(d, path, -err, strerror(-err), e);
-    } else if (S_ISREG(st.st_mode)) {
-        bytes = (uint64_t)st.st_size;
-        d->logical_bytes = DISK_SECTOR_BYTES;
-        d->physical_bytes = PAGE_CACHE_BYTES;
-    } else if (S_ISDIR(st.st_mode)) {
-        return refuse(d, path, EISDIR, "a directory, not an image", e);
-    } else {
-        return refuse(d, path, EINVAL, "neither an image file nor a block device", e);
-    }
-
-    d->range_bytes = RANGE_BYTES_MAX;
-    d->n_ranges = RANGES_MAX;
-    d->can_unmap = true;
-    d->bytes = bytes - bytes % DISK_SECTOR_BYTES;
-    if (d->bytes == 0)
-        return error_set(e, EINVAL, "disk %s: file=%s: %llu bytes; a disk has at least %u", d->name,
-                         path, (unsigned long long)bytes, DISK_SECTOR_BYTES);
-    if (d->bytes != bytes)
-        log_warning("disk %s: file=%s: the last %u bytes are no whole sector and are not shown",
-                    d->name, path, (unsigned)(bytes - d->bytes));
-    return 0;
-}
-
 static int file_open(struct disk *d, const struct line *l, struct error *e)
 {
-    const char *path = line_text(l, "file", "");
-    // O_NONBLOCK: a FIFO must not hold us up; it is taken back, io_uring would obey it.
-    int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (d->is_read_only ? O_RDONLY : O_RDWR);
-    d->fd = open(path, flags);
-    if (d->fd < 0)
-        return refuse_open(d, path, errno, e);
-
-    int err = read_size(d, path, e);
-    if (!err)
-        err = lock(d, path, e);
-    if (!err && fcntl(d->fd, F_SETFL, 0))
-        err = refuse(d, path, errno, strerror(errno), e);
-    if (err)
-        close(d->fd);
-    return err;
+    return image_open(&d->image, d, l, e);
 }
 
 static void file_close(struct disk *d)
 {
-    flock(d->fd, LOCK_UN); // a worker's io_uring may keep the file for a moment longer
-    close(d->fd);
+    image_close(d->image);
 }
 
-static int refuse_growth(const struct disk *d, int code, const char *why, struct error *e)
-{
-    return error_set(e, code, "disk %s: %s", d->name, why);
-}
-
-// Block devices are grown by what made them, files also by others: those are measured.
 static int file_grow(struct disk *d, uint64_t *bytes, struct error *e)
 {
-    struct stat st;
-    uint64_t size;
-    if (fstat(d->fd, &st))
-        return refuse_growth(d, errno, strerror(errno), e);
-    if (!S_ISBLK(st.st_mode))
-        size = (uint64_t)st.st_size;
-    else if (ioctl(d->fd, BLKGETSIZE64, &size))
-        return refuse_growth(d, errno, strerror(errno), e);
+    return image_grow(d->image, bytes, e);
+}
 
-    if (*bytes == 0 || *bytes == size) {
-        *bytes = size;
-        return 0;
-    }
-    if (S_ISBLK(st.st_mode))
-        return refuse_growth(
-            d, EINVAL, "a block device has the size it has: grow it, then leave the size out", e);
-    if (*bytes < size)
-        return refuse_growth(d, EINVAL, "the file is larger: leave the size out to show all of it",
-                             e);
-    if (d->is_read_only)
-        return refuse_growth(d, EROFS, "it is read-only: grow the file, then leave the size out",
-                             e);
-    if (ftruncate(d->fd, (off_t)*bytes))
-        return refuse_growth(d, errno, strerror(errno), e);
-    return 0;
+static int file_queue_start(struct disk_queue *q, struct error *e)
+{
+    return image_start(q->disk->image, e);
+}
+
+static void file_queue_stop(struct disk_queue *q)
+{
+    image_stop(q->disk->image);
 }
 
 static int file_lane_enter(struct disk_queue *q)
 {
-    int slot = uring_add_file(&q->queue->lane->uring, q->disk->fd);
+    int slot = uring_add_file(&q->queue->lane->uring, q->disk->image->fd);
     if (slot < 0)
         return slot;
     q->file_slot = slot;
@@ -239,7 +109,7 @@ static bool is_refused(const atomic_bool *flag)
 static __attribute__((noinline)) void
 prepare_range(struct io_uring_sqe *sqe, const struct disk_queue *q, struct disk_request *r)
 {
-    const struct disk *d = q->disk;
+    const struct image *d = q->disk->image;
     uint64_t offset = r->offset + r->n_done;
     uint32_t left = r->bytes - r->n_done;
     if (left == 0) { // they are zeros, and have to be stable
@@ -332,19 +202,20 @@ static void file_done(struct uring_op *op, int result)
 static void punch_done(struct uring_op *op, int result)
 {
     struct disk_request *r = container_of(op, struct disk_request, op);
-    go_on(r, advance_range(r, result, &r->queue->disk->cannot_punch));
+    go_on(r, advance_range(r, result, &r->queue->disk->image->cannot_punch));
 }
 
 static void zero_done(struct uring_op *op, int result)
 {
     struct disk_request *r = container_of(op, struct disk_request, op);
-    go_on(r, advance_range(r, result, &r->queue->disk->cannot_zero));
+    go_on(r, advance_range(r, result, &r->queue->disk->image->cannot_zero));
 }
 
 static void file_submit(struct disk_queue *q, struct disk_request *const batch[], unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
-        if (unlikely(batch[i]->operation == DISK_DISCARD) && is_refused(&q->disk->cannot_punch))
+        if (unlikely(batch[i]->operation == DISK_DISCARD) &&
+            is_refused(&q->disk->image->cannot_punch))
             batch[i]->result = DISK_OK;
         else
             start(q, batch[i]);
@@ -355,6 +226,8 @@ const struct disk_type disk_file = {
     .key = "file",
     .open = file_open,
     .close = file_close,
+    .queue_start = file_queue_start,
+    .queue_stop = file_queue_stop,
     .submit = file_submit,
     .lane_enter = file_lane_enter,
     .lane_leave = file_lane_leave,
