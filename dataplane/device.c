@@ -38,7 +38,7 @@ static struct queue *open_queues(struct device *d)
 }
 
 int device_open(struct device **out, const struct device_type *type, struct line *l,
-                struct error *e)
+                const struct lane_set *lanes, struct error *e)
 {
     struct device *d = calloc(1, sizeof(*d));
     if (!d)
@@ -46,6 +46,7 @@ int device_open(struct device **out, const struct device_type *type, struct line
     d->type = type;
     d->line = l;
     d->name = l->name;
+    d->lanes = lanes;
 
     int err = type->open(d, l, e);
     if (err)

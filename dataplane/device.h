@@ -16,34 +16,30 @@
 
 #include "dataplane/base.h"
 #include "dataplane/error.h"
+#include "dataplane/lane.h"
 #include "dataplane/line.h"
 #include "dataplane/ring.h"
-#include "dataplane/uring.h"
 
 #define DEVICE_CONFIG_MAX 256 // bytes of config space a front end can read
 #define DEVICE_QUEUES_MAX 256 // rings are numbered in 8 bits (vhost-user: VRING_KICK)
 
 struct device;
-struct queue;
+struct state_device;
 
-// The part of a worker that devices may use. Everything in it is that worker's own. [W]
-struct lane {
-    struct uring uring;
-    struct queue *touched; // queues with staged chains, to be published this turn
-    uint64_t now;          // cycles_now() at the start of the turn
-};
-
-// One virtqueue of a device.
+// One virtqueue of a device. Some devices also lend queues whose ring is never started, to have
+// their worker do something for them (a port that is no virtqueue).
 struct queue {
     struct ring ring;      // the owner's: a worker's while attached, else control's
     struct device *device; // [C] writes, constant
     uint16_t index;        // [C] writes, constant
     bool is_touched;       // [W]
+    bool is_roused;        // [W]
     struct lane *lane;     // the owner's; NULL while no worker owns it
     // &lane->uring, for those who do not own the queue: the home of its requests. [W] writes
     struct uring *_Atomic uring;
     void *priv;                 // the device type's, from queue_start to queue_stop
     struct queue *touched_next; // [W]
+    struct queue *roused_next;  // [W]
     void *seat;                 // the worker's bookkeeping, NULL while no worker owns it
 
     // The front end's eventfds, [C] writes while no worker owns the queue; -1: none.
@@ -60,6 +56,13 @@ struct queue {
     atomic_bool is_parked;   // [W] writes, for reports: a kick has to come first
 
     char padding[CACHE_LINE]; // the next queue may be another worker's
+};
+
+// What a queue without work does, as far as the worker's poll mode lets it.
+enum queue_rest {
+    QUEUE_PARKS,  // until the driver kicks: its ring is looked at once more. No kick: it stays
+    QUEUE_SLEEPS, // until queue_rouse(); the driver is not asked for kicks
+    QUEUE_STAYS,  // polled on
 };
 
 // What a front end tells a device beside its rings.
@@ -95,6 +98,12 @@ struct device_type {
     // lane's file table are put there and taken out here. 0 or -errno (the queue then faults).
     int (*lane_enter)(struct queue *q);
     void (*lane_leave)(struct queue *q);
+    // [W] Optional; default: true. The queue is to leave its lane, and is not polled any more:
+    // cancel what waits for others, take back what other lanes have. True when nothing is out
+    // but operations with a home (uring.h); asked again in each turn until then.
+    bool (*settle)(struct queue *q);
+    // [W] Optional; default: QUEUE_PARKS. It has had nothing to do for a while.
+    enum queue_rest (*rest)(struct queue *q);
     // [C] Optional; default: refused. The driver wrote @bytes of config space at @offset.
     int (*config_write)(struct device *d, uint32_t offset, const void *data, uint32_t bytes);
     // [C] Optional; default: refused. Queues may run. What the device stores grows to *@bytes, or
@@ -107,8 +116,9 @@ struct device_type {
 
 struct device {
     const struct device_type *type;
-    struct line *line; // owned; name and keys
-    const char *name;  // in line
+    struct line *line;            // owned; name and keys
+    const char *name;             // in line
+    const struct lane_set *lanes; // of all workers; there before open(), constant
 
     // Filled in by open().
     uint64_t features; // the type's bits; transport and ring bits are added by the session
@@ -117,16 +127,17 @@ struct device {
     uint16_t n_queues; // the most that a front end may use
     void *priv;
 
-    struct queue *queues; // n_queues
+    struct queue *queues;       // n_queues
+    struct state_device *state; // [C] what outlives this process; NULL: nothing does
     void *owner;          // [C] who runs it: the way back from a worker's answer
 };
 
 // The keys of every device that has a vhost-user socket.
 extern const struct line_key device_socket_keys[];
 
-// [C] Open the device that @l describes; takes @l over when it succeeds.
+// [C] Open the device that @l describes, for queues on @lanes; takes @l over when it succeeds.
 int device_open(struct device **out, const struct device_type *type, struct line *l,
-                struct error *e);
+                const struct lane_set *lanes, struct error *e);
 void device_close(struct device *d);
 
 // [W] Give @c back to the driver. The worker publishes it at the end of its step.
@@ -137,5 +148,15 @@ static inline void queue_push(struct queue *q, struct chain *c, uint32_t used_le
         q->is_touched = true;
         q->touched_next = q->lane->touched;
         q->lane->touched = q;
+    }
+}
+
+// [W] A queue that sleeps is polled again from this turn or the next on.
+static inline void queue_rouse(struct queue *q)
+{
+    if (!q->is_roused) {
+        q->is_roused = true;
+        q->roused_next = q->lane->roused;
+        q->lane->roused = q;
     }
 }

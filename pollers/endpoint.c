@@ -209,7 +209,7 @@ int endpoint_open(struct endpoint **out, struct loop *loop, struct pool *pool,
     p->retry_ms = ENDPOINT_RETRY_MS;
     p->source.ready = session_ready;
     p->retry.due = connect_again;
-    int err = device_open(&p->device, type, l, e);
+    int err = device_open(&p->device, type, l, pool_lanes(pool), e);
     if (err) {
         line_free(l);
         goto err_free;

@@ -12,29 +12,22 @@ struct waiting_request {
     struct channel_message message;
 };
 
-int mailbox_open(struct mailbox *m, struct error *e)
+int mailbox_open(struct mailbox *m, struct bell *bell, struct error *e)
 {
-    *m = (struct mailbox){.last = &m->first};
+    *m = (struct mailbox){.bell = bell, .last = &m->first};
     int err = channel_open(&m->requests, MAILBOX_OPEN_MAX);
     if (err)
         goto err_none;
     err = channel_open(&m->answers, MAILBOX_OPEN_MAX);
     if (err)
         goto err_requests;
-    m->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (m->wake_fd < 0) {
-        err = -errno;
-        goto err_answers;
-    }
     m->answer_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (m->answer_fd < 0) {
         err = -errno;
-        goto err_wake;
+        goto err_answers;
     }
     return 0;
 
-err_wake:
-    close(m->wake_fd);
 err_answers:
     channel_close(&m->answers);
 err_requests:
@@ -47,7 +40,6 @@ void mailbox_close(struct mailbox *m)
 {
     assert(!m->first);
     close(m->answer_fd);
-    close(m->wake_fd);
     channel_close(&m->answers);
     channel_close(&m->requests);
 }
@@ -58,14 +50,13 @@ static void signal_fd(int fd)
     (void)!eventfd_write(fd, 1);
 }
 
-// (pair: doze) The request is in the channel before the exchange.
 static void send_request(struct mailbox *m, const struct channel_message *request)
 {
     bool is_sent = channel_send(&m->requests, request);
     assert(is_sent && "no more requests than messages");
     m->n_open++;
-    if (atomic_exchange(&m->is_asleep, false))
-        signal_fd(m->wake_fd);
+    if (bell_is_due(m->bell))
+        bell_ring(m->bell);
 }
 
 void mailbox_ask(struct mailbox *m, const struct channel_message *request)
@@ -112,16 +103,4 @@ void mailbox_answer(struct mailbox *m, const struct channel_message *answer)
     bool is_sent = channel_send(&m->answers, answer);
     assert(is_sent && "no more answers than requests");
     signal_fd(m->answer_fd);
-}
-
-// (pair: doze) Either control's exchange finds us asleep, and it signals; or ours comes second,
-// and mailbox_take() sees the request. Both exchange one variable: no fence is needed.
-void mailbox_doze(struct mailbox *m)
-{
-    atomic_exchange(&m->is_asleep, true);
-}
-
-void mailbox_rise(struct mailbox *m)
-{
-    atomic_store_explicit(&m->is_asleep, false, memory_order_relaxed);
 }

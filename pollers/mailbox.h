@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // mailbox.h - what control asks of one worker, and the worker's answers.
 //
-// Two channels and two eventfds. Each request is answered once. Requests beyond
-// MAILBOX_OPEN_MAX wait on control's side, so that a worker always has room to answer.
+// Two channels; the worker's bell and an eventfd for the answers. Each request is answered once.
+// Requests beyond MAILBOX_OPEN_MAX wait on control's side, so that a worker always has room to
+// answer.
 //
 // Threads  [C] asks and hears; [W] takes and answers.
 // Memory   requests that wait are allocated by control.
 #pragma once
 
+#include "dataplane/bell.h"
 #include "dataplane/channel.h"
 #include "dataplane/error.h"
 
@@ -16,11 +18,8 @@
 struct mailbox {
     struct channel requests;
     struct channel answers;
-    int wake_fd;   // written by control when the worker sleeps
-    int answer_fd; // written by the worker with each answer
-
-    // Control and worker both exchange it: see mailbox_doze().
-    _Alignas(CACHE_LINE) atomic_bool is_asleep;
+    struct bell *bell; // the worker's
+    int answer_fd;     // written by the worker with each answer
 
     // Control's.
     _Alignas(CACHE_LINE) unsigned n_open; // at the worker, not yet answered and heard
@@ -29,7 +28,7 @@ struct mailbox {
 };
 
 // [C] 0 or -errno.
-int mailbox_open(struct mailbox *m, struct error *e);
+int mailbox_open(struct mailbox *m, struct bell *bell, struct error *e);
 void mailbox_close(struct mailbox *m);
 
 // [C] Never blocks, never fails.
@@ -45,8 +44,3 @@ static inline bool mailbox_take(struct mailbox *m, struct channel_message *reque
 
 // [W] One system call.
 void mailbox_answer(struct mailbox *m, const struct channel_message *answer);
-
-// [W] Before it sleeps on wake_fd. It takes requests once more, and sleeps if there is none.
-void mailbox_doze(struct mailbox *m);
-// [W] It does not sleep, or not any more.
-void mailbox_rise(struct mailbox *m);

@@ -13,8 +13,15 @@ struct pool {
     struct pool_config config;
     cpu_set_t others;          // where control and the kernel's helper threads run
     struct place_worker *seen; // scratch of choose(), one a worker
+    struct lane_set *lanes;
     unsigned n;
     struct pool_worker workers[];
+};
+
+struct barrier {
+    unsigned n_awaited;
+    void (*done)(void *context);
+    void *context;
 };
 
 // ---- answers -----------------------------------------------------------------------------
@@ -27,16 +34,32 @@ static void lease_end(struct lease *lease, const struct queue *q)
     *lease = (struct lease){0};
 }
 
+static void queue_answered(struct pool *p, struct queue *q)
+{
+    struct lease *lease = p->config.lease_of(q);
+    if (--lease->n_awaited == 0 && lease->is_ending)
+        lease_end(lease, q);
+    p->config.answered(q);
+}
+
+static void barrier_passed(struct barrier *b)
+{
+    if (--b->n_awaited)
+        return;
+    b->done(b->context);
+    free(b);
+}
+
 static void worker_ready(struct loop_source *s, uint32_t events)
 {
     (void)events;
     struct pool_worker *w = container_of(s, struct pool_worker, source);
-    struct queue *q;
-    while ((q = worker_receive(w->worker))) {
-        struct lease *lease = w->pool->config.lease_of(q);
-        if (--lease->n_awaited == 0 && lease->is_ending)
-            lease_end(lease, q);
-        w->pool->config.answered(q);
+    struct worker_answer answer;
+    while (worker_receive(w->worker, &answer)) {
+        if (answer.queue)
+            queue_answered(w->pool, answer.queue);
+        else
+            barrier_passed(answer.context);
     }
 }
 
@@ -46,6 +69,7 @@ static int start_worker(struct pool *p, struct pool_worker *w, int cpu, struct e
 {
     struct worker_config config = {
         .cpu = cpu,
+        .index = (unsigned)(w - p->workers),
         .poll = p->config.poll,
         .helper_mask = &p->others,
         .helper_mask_bytes = sizeof(p->others),
@@ -63,23 +87,43 @@ static int start_worker(struct pool *p, struct pool_worker *w, int cpu, struct e
     if (err)
         return err;
     w->started_cycles = cycles_now();
+    p->lanes->lanes[w->index] = worker_lane(w->worker);
     err = loop_watch(p->loop, &w->source, worker_event_fd(w->worker), EPOLLIN);
     if (err) {
-        worker_stop(w->worker);
+        worker_end(w->worker);
+        worker_free(w->worker);
         return error_set(e, -err, "cannot watch a worker: %s", strerror(-err));
     }
     return 0;
 }
 
+static void release(struct pool *p)
+{
+    free(p->lanes);
+    free(p->seen);
+    free(p);
+}
+
+static struct pool *allocate(unsigned n)
+{
+    struct pool *p = calloc(1, sizeof(*p) + n * sizeof(p->workers[0]));
+    if (!p)
+        return NULL;
+    p->seen = calloc(n, sizeof(p->seen[0]));
+    p->lanes = calloc(1, sizeof(*p->lanes) + n * sizeof(p->lanes->lanes[0]));
+    if (p->seen && p->lanes) {
+        p->lanes->n = n;
+        return p;
+    }
+    release(p);
+    return NULL;
+}
+
 int pool_open(struct pool **out, struct loop *l, const struct pool_config *config, struct error *e)
 {
-    struct pool *p = calloc(1, sizeof(*p) + config->n_cpus * sizeof(p->workers[0]));
-    if (p)
-        p->seen = calloc(config->n_cpus, sizeof(p->seen[0]));
-    if (!p || !p->seen) {
-        free(p);
+    struct pool *p = allocate(config->n_cpus);
+    if (!p)
         return error_set(e, ENOMEM, "no memory for %u workers", config->n_cpus);
-    }
     p->loop = l;
     p->config = *config;
     topo_others(config->topo, config->cpus, config->n_cpus, &p->others);
@@ -101,10 +145,11 @@ void pool_close(struct pool *p)
 {
     for (unsigned i = 0; i < p->n; i++) {
         loop_unwatch(p->loop, &p->workers[i].source);
-        worker_stop(p->workers[i].worker);
+        worker_end(p->workers[i].worker);
     }
-    free(p->seen);
-    free(p);
+    for (unsigned i = 0; i < p->n; i++)
+        worker_free(p->workers[i].worker);
+    release(p);
 }
 
 // ---- placing -----------------------------------------------------------------------------
@@ -166,6 +211,20 @@ void pool_call(struct lease *lease, struct queue *q, void (*fn)(struct queue *q,
 {
     lease->n_awaited++;
     worker_call(lease->at->worker, q, fn, argument);
+}
+
+void pool_barrier(struct pool *p, void (*done)(void *context), void *context)
+{
+    struct barrier *b = malloc(sizeof(*b));
+    assert(b && "control goes on only with memory");
+    *b = (struct barrier){.n_awaited = p->n, .done = done, .context = context};
+    for (unsigned i = 0; i < p->n; i++)
+        worker_pass(p->workers[i].worker, b);
+}
+
+const struct lane_set *pool_lanes(const struct pool *p)
+{
+    return p->lanes;
 }
 
 unsigned pool_n_workers(const struct pool *p)

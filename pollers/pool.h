@@ -65,6 +65,13 @@ void pool_detach(struct lease *lease, struct queue *q);
 void pool_call(struct lease *lease, struct queue *q, void (*fn)(struct queue *q, void *argument),
                void *argument);
 
+// [C] Call @done (later) when every worker has begun another turn: what workers looked at before
+// they have let go, so it may be freed. The pool stays until then.
+void pool_barrier(struct pool *p, void (*done)(void *context), void *context);
+
+// [C] What devices are opened with.
+const struct lane_set *pool_lanes(const struct pool *p);
+
 // [C] For reports.
 unsigned pool_n_workers(const struct pool *p);
 const struct pool_worker *pool_worker_at(const struct pool *p, unsigned index);

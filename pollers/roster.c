@@ -47,7 +47,7 @@ void roster_leave(struct roster *r, struct seat *s)
     assert(s->state != SEAT_LEAVING && "a queue is detached once");
     if (s->state == SEAT_POLLED)
         remove_polled(r, s);
-    else if (s->state == SEAT_PARKED)
+    else if (s->state == SEAT_PARKED || s->state == SEAT_SLEEPING)
         counter_add(&r->n_parked, (uint64_t)-1);
     s->state = SEAT_LEAVING;
     s->next = r->leaving;
@@ -71,14 +71,32 @@ static bool rests(struct roster *r, struct seat *s)
     bool is_due = r->spin != ROSTER_NEVER && r->lane.now - s->busy_at >= r->spin;
     if ((!is_due && !s->queue->ring.fault) || !seat_rest(s))
         return false;
-    if (s->state == SEAT_PARKED)
+    if (s->state != SEAT_STOPPED)
         counter_add(&r->n_parked, 1);
     return true;
 }
 
+static void poll_roused(struct roster *r)
+{
+    struct queue *q;
+    while ((q = r->lane.roused)) {
+        r->lane.roused = q->roused_next;
+        q->is_roused = false;
+        struct seat *s = q->seat;
+        if (s->state == SEAT_SLEEPING) {
+            seat_rouse(s);
+            add_polled(r, s);
+            counter_add(&r->n_parked, (uint64_t)-1);
+        }
+    }
+}
+
 unsigned roster_poll(struct roster *r, unsigned budget)
 {
-    unsigned work = 0;
+    unsigned work = lane_poll_all(&r->lane);
+    if (work)
+        r->busy_at = r->lane.now;
+    poll_roused(r);
     for (unsigned i = 0; i < r->n_polled;) {
         struct seat *s = r->polled[i];
         unsigned n = s->poll(s->queue, budget);
@@ -96,6 +114,8 @@ unsigned roster_poll(struct roster *r, unsigned budget)
 
 void roster_publish(struct roster *r)
 {
+    for (struct seat *s = r->leaving; s; s = s->next)
+        seat_settle(s); // what it pushes goes out now
     struct lane *lane = &r->lane;
     struct queue *q;
     while ((q = lane->touched)) {
@@ -104,4 +124,12 @@ void roster_publish(struct roster *r)
         if (ring_publish(&q->ring))
             seat_notify(q->seat);
     }
+}
+
+// Lane_polls get the same patience as queues: their senders may be about to send more.
+bool roster_may_sleep(const struct roster *r)
+{
+    if (r->n_polled || r->lane.roused)
+        return false;
+    return !r->lane.polls || (r->spin != ROSTER_NEVER && r->lane.now - r->busy_at >= r->spin);
 }

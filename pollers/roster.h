@@ -18,7 +18,8 @@ struct roster {
     struct seat **polled;
     unsigned n_polled;
     struct seat *leaving;
-    uint64_t spin; // cycles without work after which a queue parks, or ROSTER_NEVER
+    uint64_t spin;    // cycles without work after which a queue parks, or ROSTER_NEVER
+    uint64_t busy_at; // lane's now when a lane_poll last found work
     counter n_parked;
 };
 
@@ -28,13 +29,17 @@ struct seat **roster_grow(struct roster *r, struct seat **array);
 // @q takes the seat @s and is polled.
 void roster_enter(struct roster *r, struct queue *q, struct seat *s);
 
-// @s is polled no more; roster_next_gone() returns it once its queue is drained.
+// @s is polled no more; roster_next_gone(), after roster_publish(), returns it once its queue is
+// drained.
 void roster_leave(struct roster *r, struct seat *s);
 struct seat *roster_next_gone(struct roster *r);
 
-// One poll of each polled queue, of at most @budget chains; what was idle long enough rests.
-// Returns the chains popped.
+// One call of each lane_poll, and one poll of each polled queue, of at most @budget chains; what
+// was idle long enough rests. Returns the chains popped, and what lane_polls took.
 unsigned roster_poll(struct roster *r, unsigned budget);
 
 // Publish what was pushed to any queue since the last time, and interrupt drivers.
 void roster_publish(struct roster *r);
+
+// Nothing has to be done before a completion, a message or a lane_wake() comes.
+bool roster_may_sleep(const struct roster *r);

@@ -11,6 +11,13 @@ static void call_ended(struct event *ev, int result)
     seat_notify(s);
 }
 
+// A ring that faulted may have lost the memory it lies in.
+static void unpark(struct queue *q)
+{
+    if (ring_is_started(&q->ring) && !q->ring.fault)
+        ring_unpark(&q->ring);
+}
+
 static int enter_lane(struct seat *s, struct uring *u, event_ended *kicked)
 {
     struct queue *q = s->queue;
@@ -22,6 +29,14 @@ static int enter_lane(struct seat *s, struct uring *u, event_ended *kicked)
     int err = type->lane_enter ? type->lane_enter(q) : 0;
     s->has_entered = !err;
     return err;
+}
+
+// A queue without a ring has no counters of one.
+static void refuse(struct queue *q, int err)
+{
+    if (!ring_is_started(&q->ring))
+        q->ring.stats = &q->stats;
+    ring_fault(&q->ring, RING_NOT_SERVED, (uint64_t)-err);
 }
 
 void seat_enter(struct seat *s, struct queue *q, struct lane *lane, event_ended *kicked)
@@ -38,12 +53,11 @@ void seat_enter(struct seat *s, struct queue *q, struct lane *lane, event_ended 
     q->call_changed = false;
     int err = enter_lane(s, &lane->uring, kicked);
     if (err) {
-        ring_fault(&q->ring, RING_NOT_SERVED, (uint64_t)-err);
+        refuse(q, err);
         return;
     }
-    s->can_park = event_is_open(&s->kick);
-    if (!q->ring.fault)
-        ring_unpark(&q->ring);
+    s->can_park = event_is_open(&s->kick) && ring_is_started(&q->ring);
+    unpark(q);
     // Whoever served the queue before may have ended between publishing and notifying.
     seat_notify(s);
 }
@@ -66,7 +80,7 @@ void seat_replace_call(struct seat *s)
     q->call_changed = false;
     int err = event_replace(&s->call, q->call_fd);
     if (err)
-        ring_fault(&q->ring, RING_NOT_SERVED, (uint64_t)-err);
+        refuse(q, err);
     seat_notify(s);
 }
 
@@ -75,14 +89,9 @@ static void set_parked(struct queue *q, bool is)
     atomic_store_explicit(&q->is_parked, is, memory_order_relaxed);
 }
 
-bool seat_rest(struct seat *s)
+static bool park(struct seat *s)
 {
-    struct ring *r = &s->queue->ring;
-    if (r->fault) {
-        s->state = SEAT_STOPPED;
-        return true;
-    }
-    if (!s->can_park || !ring_park(r))
+    if (!s->can_park || !ring_park(&s->queue->ring))
         return false;
     // A kick that comes before the READ waits in the eventfd's counter.
     s->state = SEAT_PARKED;
@@ -91,26 +100,62 @@ bool seat_rest(struct seat *s)
     return true;
 }
 
-void seat_wake(struct seat *s, int result)
+static void fall_asleep(struct seat *s)
+{
+    s->state = SEAT_SLEEPING;
+    set_parked(s->queue, true);
+}
+
+bool seat_rest(struct seat *s)
+{
+    struct queue *q = s->queue;
+    const struct device_type *type = q->device->type;
+    if (q->ring.fault) {
+        s->state = SEAT_STOPPED;
+        return true;
+    }
+    switch (type->rest ? type->rest(q) : QUEUE_PARKS) {
+    case QUEUE_PARKS:
+        return park(s);
+    case QUEUE_SLEEPS:
+        fall_asleep(s);
+        return true;
+    case QUEUE_STAYS:
+        break;
+    }
+    return false;
+}
+
+void seat_rouse(struct seat *s)
 {
     struct queue *q = s->queue;
     s->state = SEAT_POLLED;
     set_parked(q, false);
     s->busy_at = q->lane->now;
+}
+
+void seat_wake(struct seat *s, int result)
+{
+    seat_rouse(s);
     if (result < 0)
         s->can_park = false; // not readable: it would wake us in vain for ever
     else
-        counter_add(&q->n_kicks, 1);
-    // A ring that faulted while parked may have lost the memory it lies in.
-    if (!q->ring.fault)
-        ring_unpark(&q->ring);
+        counter_add(&s->queue->n_kicks, 1);
+    unpark(s->queue);
+}
+
+void seat_settle(struct seat *s)
+{
+    const struct device_type *type = s->queue->device->type;
+    if (!s->is_settled)
+        s->is_settled = !s->has_entered || !type->settle || type->settle(s->queue);
 }
 
 bool seat_leave(struct seat *s)
 {
     struct queue *q = s->queue;
     bool is_kick_settled = event_settle(&s->kick);
-    if (q->ring.n_in_flight)
+    if (q->ring.n_in_flight || q->is_roused || !s->is_settled)
         return false;
     if (!event_settle(&s->call) || !is_kick_settled)
         return false;

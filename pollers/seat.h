@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // seat.h - one queue's place on a worker: whether it is polled, and its kick and call eventfds.
 //
-// A parked queue has a READ of its kick out and is polled by nobody. Interrupts are WRITEs of
-// its call. Both eventfds are settled before the queue leaves.
+// A parked queue has a READ of its kick out and is polled by nobody; one that sleeps waits for its
+// device type. Interrupts are WRITEs of its call. Both eventfds are settled before the queue
+// leaves.
 //
-//     enter ─▶ polled ◀─kick──▶ parked        (any) ─▶ leaving ─▶ gone
+//     enter ─▶ polled ◀─kick───▶ parked       (any) ─▶ leaving ─▶ gone
+//                │    ◀─rouse──▶ sleeping
 //                └─fault─▶ stopped
 //
 // Threads  [W] all calls.
@@ -16,9 +18,10 @@
 
 enum seat_state {
     SEAT_POLLED,
-    SEAT_PARKED,  // until a kick
-    SEAT_STOPPED, // its ring faulted: until it is detached
-    SEAT_LEAVING, // until its last chain is published and its eventfds are settled
+    SEAT_PARKED,   // until a kick
+    SEAT_SLEEPING, // until queue_rouse()
+    SEAT_STOPPED,  // its ring faulted: until it is detached
+    SEAT_LEAVING,  // until its last chain is published and its eventfds are settled
 };
 
 struct seat {
@@ -28,6 +31,7 @@ struct seat {
     enum seat_state state;
     bool can_park;
     bool has_entered;    // lane_enter() succeeded
+    bool is_settled;     // settle() was true, while leaving
     bool is_call_wanted; // once more, when the WRITE that is out has ended
     struct event kick;
     struct event call;
@@ -43,11 +47,17 @@ void seat_notify(struct seat *s);
 // The queue's call_fd is another one: from now on that is written, and once at once.
 void seat_replace_call(struct seat *s);
 
-// Nothing to do for long enough: true if the seat now is parked or stopped, so not to be polled.
+// Nothing to do for long enough: true if the seat now is parked, sleeping or stopped, so not to be
+// polled.
 bool seat_rest(struct seat *s);
 
 // A kick came, @result is what its READ said: the seat is to be polled again.
 void seat_wake(struct seat *s, int result);
 
-// Once the state is SEAT_LEAVING: true when the queue is drained and gone from its lane.
+// queue_rouse() was called on one that sleeps: it is to be polled again.
+void seat_rouse(struct seat *s);
+
+// Once the state is SEAT_LEAVING: have the device settle the queue, before the lane publishes.
+void seat_settle(struct seat *s);
+// Then, after that: true when the queue is drained and gone from its lane.
 bool seat_leave(struct seat *s);

@@ -23,6 +23,7 @@ enum message_kind {
     MESSAGE_DETACH, // subject: queue; the answer's argument: its seat
     MESSAGE_CALL,   // subject: queue; argument: struct call
     MESSAGE_GROW,   // argument: a larger array; the answer's: the one before
+    MESSAGE_PASS,   // argument: the asker's own
     MESSAGE_STOP,
 };
 
@@ -36,7 +37,7 @@ struct worker {
     struct roster roster;
     bool was_busy; // the turn before
     bool is_stopping;
-    struct event wake;
+    struct event wake; // READ of the lane's bell
     counter n_turns, n_busy_turns, busy_cycles, n_sleeps;
 
     struct mailbox mailbox;
@@ -78,6 +79,8 @@ static void handle_message(struct worker *w, struct channel_message *m)
     case MESSAGE_GROW:
         m->argument = roster_grow(&w->roster, m->argument);
         break;
+    case MESSAGE_PASS:
+        break;
     case MESSAGE_STOP:
         w->is_stopping = true;
         return;
@@ -113,16 +116,17 @@ static void account(struct worker *w, uint64_t now)
     counter_add(&w->busy_cycles, now - w->roster.lane.now);
 }
 
-// Every queue is parked, stopped or leaving: nothing happens without a completion.
+// Every queue is parked, sleeping, stopped or leaving: nothing happens without a completion.
 static void sleep_in_ring(struct worker *w)
 {
-    mailbox_doze(&w->mailbox);
-    if (take_messages(w) == 0) {
+    struct lane *lane = &w->roster.lane;
+    bell_doze(&lane->bell);
+    if (take_messages(w) == 0 && !lane_has_work(lane)) {
         account(w, cycles_now());
         counter_add(&w->n_sleeps, 1);
-        uring_sleep(&w->roster.lane.uring, UINT64_MAX);
+        uring_sleep(&lane->uring, UINT64_MAX);
     }
-    mailbox_rise(&w->mailbox);
+    bell_rise(&lane->bell);
 }
 
 static void turn(struct worker *w)
@@ -143,7 +147,7 @@ static void turn(struct worker *w)
     w->was_busy = work > 0;
     if (work)
         counter_add(&w->n_busy_turns, 1);
-    if (w->roster.n_polled == 0 && !w->is_stopping)
+    if (roster_may_sleep(&w->roster) && !w->is_stopping)
         sleep_in_ring(w);
     else if (!uring_enter(u) && !work)
         cpu_relax();
@@ -164,7 +168,7 @@ static int prepare(struct worker *w)
         err =
             uring_enable(&w->roster.lane.uring, w->config.helper_mask, w->config.helper_mask_bytes);
     if (!err)
-        err = event_open(&w->wake, &w->roster.lane.uring, w->mailbox.wake_fd, woken);
+        err = event_open(&w->wake, &w->roster.lane.uring, w->roster.lane.bell.fd, woken);
     if (!err)
         event_read(&w->wake);
     return err;
@@ -242,10 +246,16 @@ int worker_start(struct worker **out, const struct worker_config *config, struct
     memset(w, 0, sizeof(*w));
     w->config = *config;
     w->roster.spin = spin_cycles(config->poll);
+    w->roster.lane.index = config->index;
     sem_init(&w->has_started, 0, 0);
-    int err = mailbox_open(&w->mailbox, e);
-    if (err)
+    int err = bell_open(&w->roster.lane.bell);
+    if (err) {
+        error_set(e, -err, "worker on CPU %d: %s", config->cpu, strerror(-err));
         goto err_free;
+    }
+    err = mailbox_open(&w->mailbox, &w->roster.lane.bell, e);
+    if (err)
+        goto err_bell;
     err = uring_open(&w->roster.lane.uring, e);
     if (err)
         goto err_mailbox;
@@ -261,18 +271,31 @@ err_uring:
     uring_close(&w->roster.lane.uring);
 err_mailbox:
     mailbox_close(&w->mailbox);
+err_bell:
+    bell_close(&w->roster.lane.bell);
 err_free:
     free(w);
     return err;
 }
 
-void worker_stop(struct worker *w)
+struct lane *worker_lane(struct worker *w)
 {
-    assert(w->n_seats == 0 && "a worker stops without queues");
+    return &w->roster.lane;
+}
+
+void worker_end(struct worker *w)
+{
+    assert(w->n_seats == 0 && "a worker ends without queues");
     ask(w, MESSAGE_STOP, NULL, NULL);
     pthread_join(w->thread, NULL);
+    assert(!w->roster.lane.polls && "their owners have gone");
+}
+
+void worker_free(struct worker *w)
+{
     uring_close(&w->roster.lane.uring);
     mailbox_close(&w->mailbox);
+    bell_close(&w->roster.lane.bell);
     sem_destroy(&w->has_started);
     free(w->roster.polled);
     free(w);
@@ -301,22 +324,32 @@ void worker_call(struct worker *w, struct queue *q, void (*fn)(struct queue *q, 
     ask(w, MESSAGE_CALL, q, call);
 }
 
+void worker_pass(struct worker *w, void *context)
+{
+    ask(w, MESSAGE_PASS, NULL, context);
+}
+
 int worker_event_fd(const struct worker *w)
 {
     return w->mailbox.answer_fd;
 }
 
-struct queue *worker_receive(struct worker *w)
+bool worker_receive(struct worker *w, struct worker_answer *answer)
 {
     struct channel_message m;
     while (mailbox_hear(&w->mailbox, &m)) {
+        *answer = (struct worker_answer){.queue = m.subject};
+        if (m.kind == MESSAGE_PASS) {
+            answer->context = m.argument;
+            return true;
+        }
         free(m.argument); // a seat, a call or an array that has done its duty
         if (m.kind == MESSAGE_DETACH)
             w->n_seats--;
         if (m.subject)
-            return m.subject;
+            return true;
     }
-    return NULL;
+    return false;
 }
 
 void worker_read_stats(const struct worker *w, struct worker_stats *stats)

@@ -2,9 +2,9 @@
 // worker.h - a pinned thread that polls the queues it owns.
 //
 // Control hands queues over with messages and hears back through an event: a queue has one
-// owner at a time. A turn is: mailbox, completions, one budgeted poll of each queue, publish
-// and notify, at most one entry into the kernel. A queue is polled or parked (see poll mode);
-// a worker whose queues are all parked sleeps in its io_uring.
+// owner at a time. A turn is: mailbox, completions, lane_polls, one budgeted poll of each queue,
+// publish and notify, at most one entry into the kernel. A queue is polled or parked (see poll
+// mode); a worker whose queues are all parked sleeps in its io_uring.
 //
 // Threads  [C] all calls below. The thread itself is inside worker.c.
 // Memory   control owns the worker; a queue belongs to the device and is only lent.
@@ -24,7 +24,8 @@ enum worker_poll {
 struct worker;
 
 struct worker_config {
-    int cpu; // logical processor, already inside the cpuset
+    int cpu;        // logical processor, already inside the cpuset
+    unsigned index; // of its lane
     enum worker_poll poll;
     const void *helper_mask; // for the kernel's helper threads (sched_setaffinity form), or NULL
     size_t helper_mask_bytes;
@@ -33,8 +34,13 @@ struct worker_config {
 // [C] Start the thread, pinned. Returns when it runs. 0 or -errno.
 int worker_start(struct worker **out, const struct worker_config *config, struct error *e);
 
-// [C] End the thread; it must own no queue.
-void worker_stop(struct worker *w);
+// [C] Its lane, for a lane_set.
+struct lane *worker_lane(struct worker *w);
+
+// [C] End the thread; it must own no queue. Where workers wake each other, all of them end before
+// the first is freed.
+void worker_end(struct worker *w);
+void worker_free(struct worker *w);
 
 // [C] Hand over. Each call is answered once through worker_receive(). Detach is answered when
 // the queue's last chain is published; call runs @fn on the worker's thread.
@@ -43,11 +49,18 @@ void worker_detach(struct worker *w, struct queue *q);
 void worker_call(struct worker *w, struct queue *q, void (*fn)(struct queue *q, void *argument),
                  void *argument);
 
+// [C] Answered once the worker has begun another turn: what it looked at before it has let go.
+void worker_pass(struct worker *w, void *context);
+
 // [C] Readable when there are answers.
 int worker_event_fd(const struct worker *w);
 
-// [C] The next answer's queue, or NULL. Answers of one queue come in the order asked.
-struct queue *worker_receive(struct worker *w);
+// [C] The next answer; false: none. Answers about one queue come in the order asked.
+struct worker_answer {
+    struct queue *queue; // or NULL, and…
+    void *context;       // …worker_pass()'s
+};
+bool worker_receive(struct worker *w, struct worker_answer *answer);
 
 // Read by control at any time.
 struct worker_stats {

@@ -82,12 +82,31 @@ static void lane_leave(struct queue *q)
     s->n_leaves++;
 }
 
+static enum queue_rest device_rest(struct queue *q)
+{
+    return ((struct crew_queue *)q->priv)->rest;
+}
+
+static bool settle(struct queue *q)
+{
+    struct crew_queue *s = q->priv;
+    if (s->n_settles == 0)
+        return true;
+    if (--s->n_settles)
+        return false;
+    while (s->n_held)
+        queue_push(q, s->held[--s->n_held], 8);
+    return true;
+}
+
 static const struct device_type device_type = {
     .line.type = "crew",
     .queues_max = CREW_QUEUES_MAX,
     .poll = device_poll,
     .lane_enter = lane_enter,
     .lane_leave = lane_leave,
+    .rest = device_rest,
+    .settle = settle,
 };
 
 // ---- its queues --------------------------------------------------------------------------
@@ -198,29 +217,42 @@ struct worker *crew_worker(unsigned index, enum worker_poll poll)
     cpu_set_t set;
     sched_getaffinity(0, sizeof(set), &set);
     int cpu = -1;
+    unsigned left = index;
     for (int i = CPU_SETSIZE - 1; i >= 0; i--) {
         if (!CPU_ISSET(i, &set))
             continue;
         cpu = i;
-        if (index-- == 0)
+        if (left-- == 0)
             break;
     }
     struct worker *w;
     struct error e;
-    struct worker_config config = {.cpu = cpu, .poll = poll};
+    struct worker_config config = {.cpu = cpu, .index = index, .poll = poll};
     check_ok(worker_start(&w, &config, &e), &e);
     return w;
 }
 
+void crew_dismiss(struct worker *w)
+{
+    worker_end(w);
+    worker_free(w);
+}
+
+bool crew_has_answered(struct worker *w)
+{
+    struct worker_answer answer;
+    return worker_receive(w, &answer);
+}
+
 struct queue *crew_answer(struct worker *w)
 {
-    struct queue *q;
-    while (!(q = worker_receive(w))) {
+    struct worker_answer answer;
+    while (!worker_receive(w, &answer)) {
         struct pollfd pfd = {.fd = worker_event_fd(w), .events = POLLIN};
         if (poll(&pfd, 1, CREW_DEADLINE_MS) != 1)
             fail_msg("a worker never answered");
     }
-    return q;
+    return answer.queue;
 }
 
 void crew_attach(struct crew *crew, struct worker *w, unsigned i)

@@ -38,6 +38,8 @@ struct crew_queue {
     atomic_uint most_popped; // in one poll
     atomic_uint n_enters, n_leaves;
     atomic_int enter_result; // of the next lane_enter
+    _Atomic enum queue_rest rest;
+    atomic_uint n_settles; // more calls of settle() before it is true; the last gives all back
 };
 
 struct crew {
@@ -53,6 +55,7 @@ void crew_open(struct crew *crew, unsigned n_queues, uint64_t features);
 void crew_close(struct crew *crew);
 
 struct worker *crew_worker(unsigned index, enum worker_poll poll);
+void crew_dismiss(struct worker *w);
 
 // Ask, and wait for the answer.
 void crew_attach(struct crew *crew, struct worker *w, unsigned i);
@@ -60,6 +63,7 @@ void crew_detach(struct crew *crew, struct worker *w, unsigned i);
 void crew_call(struct worker *w, struct queue *q, void (*fn)(struct queue *q, void *argument),
                void *argument);
 struct queue *crew_answer(struct worker *w);
+bool crew_has_answered(struct worker *w); // takes the answer
 
 // Driver: make up to @n chains available, kick if asked to. Returns how many found room.
 unsigned crew_offer(struct crew_queue *s, unsigned n);

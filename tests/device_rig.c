@@ -15,6 +15,8 @@ const uint64_t rig_layouts[2] = {
     VIRTIO_BIT(VIRTIO_F_VERSION_1) | VIRTIO_BIT(VIRTIO_F_RING_PACKED),
 };
 
+static const struct lane_set no_lanes;
+
 int device_from_line(struct device **out, const char *text, struct error *e)
 {
     const struct line_schema *schemas[8];
@@ -27,7 +29,7 @@ int device_from_line(struct device **out, const char *text, struct error *e)
         return err;
     for (unsigned i = 0; i < device_table_n; i++) {
         if (l->schema == schemas[i])
-            err = device_open(out, device_table[i], l, e);
+            err = device_open(out, device_table[i], l, &no_lanes, e);
     }
     if (err)
         line_free(l);

@@ -59,7 +59,7 @@ static void device_opens_with_its_queues(void **state)
         struct error e;
         check_ok(parse(&l, "fake vm0 socket=/run/vm0", &e), &e);
         n_queues = counts[c];
-        check_ok(device_open(&d, &type, l, &e), &e);
+        check_ok(device_open(&d, &type, l, NULL, &e), &e);
         assert_int_equal(n_open, 1);
         assert_ptr_equal(d->type, &type);
         for (unsigned i = 0; i < n_queues; i++) {
@@ -85,7 +85,7 @@ static void refusal_leaves_the_line(void **state)
     struct error e;
     check_ok(parse(&l, "fake vm0 socket=/run/vm0", &e), &e);
     open_result = -EBUSY;
-    assert_int_equal(device_open(&d, &type, l, &e), -EBUSY);
+    assert_int_equal(device_open(&d, &type, l, NULL, &e), -EBUSY);
     open_result = 0;
     assert_null(d);
     assert_string_equal(e.text, "no luck today");

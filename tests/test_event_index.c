@@ -14,19 +14,19 @@
 static const uint64_t layouts[] = {EVENT_IDX, EVENT_IDX | PACKED};
 
 // An eventfd without the system call: what was signalled since it was last cleared.
-struct bell {
+struct peer_bell {
     atomic_bool rings;
 };
 
 struct pair {
     struct crew crew;
-    struct bell kick, call;
+    struct peer_bell kick, call;
     atomic_bool stop;
     _Atomic uint64_t n_parks; // the device's sleeps
 };
 
 // False: nobody rang.
-static bool bell_wait(struct bell *b, const atomic_bool *stop)
+static bool peer_wait(struct peer_bell *b, const atomic_bool *stop)
 {
     uint64_t end_ms = 0;
     for (unsigned i = 1; !b->rings && !(stop && *stop); i++) {
@@ -44,7 +44,7 @@ static bool bell_wait(struct bell *b, const atomic_bool *stop)
     return true;
 }
 
-static unsigned serve(struct ring *r, struct bell *call)
+static unsigned serve(struct ring *r, struct peer_bell *call)
 {
     struct chain *c[RING_BATCH_MAX];
     unsigned n = ring_pop(r, c, RING_BATCH_MAX);
@@ -67,7 +67,7 @@ static void *device(void *argument)
         if (!ring_park(r))
             continue;
         p->n_parks++;
-        if (!bell_wait(&p->kick, &p->stop))
+        if (!peer_wait(&p->kick, &p->stop))
             break; // the driver finds out
         ring_unpark(r);
     }
@@ -92,7 +92,7 @@ static unsigned await_call(struct pair *p)
     p->call.rings = false;
     if (!driver_arm(s->driver))
         return 0;
-    if (!bell_wait(&p->call, NULL))
+    if (!peer_wait(&p->call, NULL))
         fail_msg("a lost kick or interrupt: %u chains in flight", driver_n_in_flight(s->driver));
     driver_disarm(s->driver);
     return 1;

@@ -67,7 +67,7 @@ static void thread_is_pinned_and_hears_no_signals(void **state)
     crew_call(w, crew.queues[0].q, look_at_thread, &is_right);
     assert_true(is_right);
     crew_detach(&crew, w, 0);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -102,7 +102,7 @@ static void serve_some(enum worker_poll mode, uint64_t features)
     crew_detach(&crew, w, 0);
     crew_detach(&crew, w, 1);
     assert_int_equal(stats_of(w).n_queues, 0);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -135,7 +135,7 @@ static void race_parking(enum worker_poll mode, uint64_t features, unsigned n)
     if (mode != WORKER_BUSY)
         assert_true(counter_read(&s->q->n_kicks) > 0);
     crew_detach(&crew, w, 0);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -158,7 +158,7 @@ static void parking_looks_again(void **state)
         crew_attach(&crew, w, 0);
         crew_await(s, crew_offer(s, 3));
         crew_detach(&crew, w, 0);
-        worker_stop(w);
+        crew_dismiss(w);
         eventfd_t value; // of the very first kick, which a new ring asks for
         eventfd_read(s->q->kick_fd, &value);
 
@@ -169,7 +169,7 @@ static void parking_looks_again(void **state)
         crew_await(s, 1);
         await_parked(w, 1);
         crew_detach(&crew, w, 0);
-        worker_stop(w);
+        crew_dismiss(w);
         crew_close(&crew);
     }
 }
@@ -188,7 +188,7 @@ static void attach_interrupts_once(void **state)
         assert_int_equal(counter_read(&s->q->n_calls), i);
         crew_detach(&crew, w, 0);
     }
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -208,7 +208,7 @@ static void kick_storm_parks_again(void **state)
     await_parked(w, 1);
     assert_true(turns_during_calls(w, s->q, 50) < 500);
     crew_detach(&crew, w, 0);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -227,7 +227,7 @@ static void polling_makes_no_system_calls(void **state)
     assert_int_equal(stats_of(w).n_enters, before);
     assert_int_equal(counter_read(&s->q->n_calls), calls);
     crew_detach(&crew, w, 0);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -248,7 +248,7 @@ static void without_eventfds_it_is_polled_silently(void **state)
     assert_int_equal(counter_read(&s->q->n_calls), 0);
     assert_int_equal(stats_of(w).n_parked, 0);
     crew_detach(&crew, w, 0);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -285,7 +285,7 @@ static void queues_share_fairly(void **state)
     assert_true(crew.queues[0].most_popped == WORKER_BUDGET);
     for (unsigned i = 0; i < N; i++)
         crew_detach(&crew, w, i);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -317,7 +317,7 @@ static void parked_queues_are_not_polled(void **state)
         worker_detach(w, crew.queues[i].q);
     for (unsigned i = 0; i < N; i++)
         crew_answer(w);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -344,8 +344,8 @@ static void queues_move_between_two_workers(void **state)
             crew_await(&crew.queues[i], out[i]);
             crew_detach(&crew, w[i], i);
         }
-        worker_stop(w[0]);
-        worker_stop(w[1]);
+        crew_dismiss(w[0]);
+        crew_dismiss(w[1]);
         crew_close(&crew);
     }
 }
@@ -370,7 +370,7 @@ static void detach_waits_for_what_is_out(enum worker_poll mode, uint64_t feature
     crew_offer(s, 5);
     crew_await(&crew.queues[1], crew_offer(&crew.queues[1], 8));
     assert_int_equal(s->n_polls, polls);
-    assert_null(worker_receive(w));
+    assert_false(crew_has_answered(w));
 
     crew_release(s);
     assert_ptr_equal(crew_answer(w), s->q);
@@ -383,7 +383,7 @@ static void detach_waits_for_what_is_out(enum worker_poll mode, uint64_t feature
     crew_await(s, 5);
     crew_detach(&crew, w, 0);
     crew_detach(&crew, w, 1);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -413,7 +413,7 @@ static void parked_queue_completes_and_leaves(void **state)
     await_parked(w, 1);
     crew_detach(&crew, w, 0);
     assert_int_equal(stats_of(w).n_parked, 0);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -461,7 +461,7 @@ static void same_head_while_it_is_held(void **state)
         assert_int_equal(crew_collect(s), 0);
         crew_await(&crew.queues[1], crew_offer(&crew.queues[1], 8));
         crew_detach(&crew, w, 1);
-        worker_stop(w);
+        crew_dismiss(w);
         crew_close(&crew);
     }
 }
@@ -515,7 +515,7 @@ static void saturated_call(bool is_blocking)
     }
     crew_detach(&crew, w, 0);
     crew_detach(&crew, w, 1);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -558,7 +558,7 @@ static void call_is_replaced(void **state)
         crew_call(w, s->q, change_call, &new);
         crew_until(eventfd_read(new, &value) == 0);
         crew_detach(&crew, w, 0);
-        worker_stop(w);
+        crew_dismiss(w);
         crew_close(&crew);
     }
 }
@@ -583,7 +583,7 @@ static void unreadable_kick_is_not_waited_for(void **state)
     assert_int_equal(stats_of(w).n_enters, enters);
     assert_int_equal(counter_read(&s->q->n_kicks), 0);
     crew_detach(&crew, w, 0);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -621,7 +621,7 @@ static void leave_faulted_alone(enum worker_poll mode, bool has_kick)
     assert_int_equal(polls_during_calls(w, s, 100), 0);
     assert_true(turns_during_calls(w, s->q, 100) < 1000);
     crew_detach(&crew, w, 0);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -648,7 +648,7 @@ static void faulted_queue_drains(void **state)
     crew_release(s);
     assert_ptr_equal(crew_answer(w), s->q);
     assert_int_equal(s->q->ring.n_in_flight, 0);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -664,7 +664,7 @@ static void queue_that_cannot_be_taken_faults(void **state)
     assert_int_equal(s->q->ring.fault, RING_NOT_SERVED);
     assert_int_equal(s->q->ring.fault_detail, ENFILE);
     assert_int_equal(s->n_leaves, 0);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -690,10 +690,10 @@ static void requests_never_overflow(void **state)
     for (unsigned i = 0; i < n; i++)
         assert_ptr_equal(crew_answer(w), crew.queues[i & 1].q);
     assert_int_equal(n_run, n);
-    assert_null(worker_receive(w));
+    assert_false(crew_has_answered(w));
     crew_detach(&crew, w, 0);
     crew_detach(&crew, w, 1);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
@@ -710,7 +710,7 @@ static void requests_wake_a_sleeper(void **state)
         crew_detach(&crew, w, 0);
     }
     assert_true(stats_of(w).n_sleeps > 0);
-    worker_stop(w);
+    crew_dismiss(w);
     crew_close(&crew);
 }
 
