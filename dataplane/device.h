@@ -71,6 +71,13 @@ enum device_event {
     DEVICE_RARP, // SEND_RARP: announce the MAC address in the low 48 bits, first octet lowest
 };
 
+// What a device type counts beside its rings, for reports.
+struct device_figure {
+    const char *name; // "no-buffer"
+    uint64_t value;
+};
+#define DEVICE_FIGURES_MAX 32
+
 struct device_type {
     struct line_schema line; // the type's word, its keys, help
     uint16_t virtio_id;
@@ -112,6 +119,15 @@ struct device_type {
     int (*resize)(struct device *d, uint64_t *bytes, struct error *e);
     // [C] Optional; default: nothing. Queues may run. 0, or -errno with the sentence.
     int (*notify)(struct device *d, enum device_event event, uint64_t value, struct error *e);
+    // [W] Optional; default: nothing. notify() succeeded; once for each queue that runs.
+    void (*queue_notify)(struct queue *q, enum device_event event, uint64_t value);
+    // [C] Optional; default: nothing. Config space is about to be read: bring it up to date.
+    void (*config_read)(struct device *d);
+    // [C] Optional; default: nothing. Queues may run. The figures of @q; returns how many.
+    unsigned (*describe)(const struct queue *q, struct device_figure out[DEVICE_FIGURES_MAX]);
+    // [C] Optional; default: nothing. No queue is started, none will be: from now on workers find
+    // the device nowhere. It is closed when each of them has passed a turn.
+    void (*leave)(struct device *d);
 };
 
 struct device {
