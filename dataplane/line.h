@@ -24,6 +24,7 @@ enum line_kind {
     LINE_NUMBER, // decimal
     LINE_OCTAL,  // 0660
     LINE_CHOICE, // one of choices
+    LINE_MAC,    // of one station, not of a group: 52:54:00:12:34:56
 };
 
 struct line_key {
@@ -47,7 +48,7 @@ struct line_schema {
 struct line_value {
     const struct line_key *key;
     const char *text; // as written, without quotes; "" for a flag
-    uint64_t number;  // sizes (bytes), numbers, octal; for a choice its index
+    uint64_t number;  // sizes (bytes), numbers, octal; a choice's index; a MAC, first octet lowest
 };
 
 struct line {

@@ -55,6 +55,27 @@ static bool parse_choice(const char *choices, const char *text, uint64_t *index)
     }
 }
 
+static int digit_of(char c)
+{
+    static const char digits[] = "0123456789abcdef0123456789ABCDEF";
+    const char *p = c ? strchr(digits, c) : NULL;
+    return p ? (int)((p - digits) % 16) : -1;
+}
+
+// Six octets of two digits each.
+static bool parse_mac(const char *text, uint64_t *mac)
+{
+    if (strlen(text) != 17)
+        return false;
+    for (unsigned i = 0; i < 6; i++, text += 3) {
+        int high = digit_of(text[0]), low = digit_of(text[1]);
+        if (high < 0 || low < 0 || text[2] != (i < 5 ? ':' : '\0'))
+            return false;
+        *mac |= (uint64_t)(high << 4 | low) << 8 * i;
+    }
+    return *mac != 0 && !(*mac & 1);
+}
+
 static bool is_in_range(const struct line_key *key, uint64_t v)
 {
     return v >= key->min && (key->max == 0 || v <= key->max);
@@ -76,6 +97,8 @@ bool line_value_parse(const struct line_key *key, const char *text, uint64_t *nu
         return parse_number(text, 8, number) && is_in_range(key, *number);
     case LINE_CHOICE:
         return parse_choice(key->choices, text, number);
+    case LINE_MAC:
+        return parse_mac(text, number);
     }
     assert(false && "every kind has a case");
     return false;
@@ -156,6 +179,9 @@ void line_value_expect(const struct line_key *key, char out[LINE_EXPECT_MAX])
         break;
     case LINE_CHOICE:
         expect_choice(key, out);
+        break;
+    case LINE_MAC:
+        snprintf(out, LINE_EXPECT_MAX, "a MAC address such as 52:54:00:12:34:56, not of a group");
         break;
     }
 }

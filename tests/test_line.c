@@ -39,10 +39,15 @@ static const struct line_key disk_keys[] = {
     {.name = NULL},
 };
 static const struct line_key no_keys[] = {{.name = NULL}};
+static const struct line_key card_keys[] = {
+    {.name = "mac", .kind = LINE_MAC, .value = "MAC", .help = "an address"},
+    {.name = NULL},
+};
 
 static const struct line_schema disk = {"disk", "a block device", disk_keys, socket_keys};
 static const struct line_schema hub = {"switch", "a switch", no_keys, NULL};
-static const struct line_schema *const schemas[] = {&disk, &hub};
+static const struct line_schema card = {"card", "a card", card_keys, NULL};
+static const struct line_schema *const schemas[] = {&disk, &hub, &card};
 
 static struct line *parse(const char *text)
 {
@@ -160,6 +165,26 @@ static void numbers_are_read(void **state)
 #define CAP    "a size (K, M, G, T) from 1K to 4T"
 #define QUEUES "a number from 1 to 256"
 
+static void macs_are_read(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "01:00:5e:00:00:01",   "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "52:54:00:12:34",
+        "52:54:00:12:34:56:7", "52-54-00-12-34-56", "5g:54:00:12:34:56", "52:54:00:12:34:5",
+        "52:54:00:12:34:5x",   "525400123456",      "52:54:0:12:34:567",
+    };
+    struct line *l = parse("card c mac=52:54:00:aB:Cd:0f");
+    assert_int_equal(line_number(l, "mac", 0), 0x0fcdab005452);
+    line_free(l);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        char text[128], says[256];
+        snprintf(text, sizeof(text), "card c mac=%s", bad[i]);
+        snprintf(says, sizeof(says),
+                 "card c: mac=%s: a MAC address such as 52:54:00:12:34:56, not of a group", bad[i]);
+        assert_string_equal(refusal(text), says);
+    }
+}
+
 // Each sentence: type, name, key, value, choices.
 static void bad_lines_are_told(void **state)
 {
@@ -167,9 +192,9 @@ static void bad_lines_are_told(void **state)
     static const struct {
         const char *text, *says;
     } cases[] = {
-        {"", "an empty line; it begins with one of disk, switch"},
-        {"dsk d", "unknown type dsk; one of disk, switch"},
-        {"# disk d", "unknown type #; one of disk, switch"},
+        {"", "an empty line; it begins with one of disk, switch, card"},
+        {"dsk d", "unknown type dsk; one of disk, switch, card"},
+        {"# disk d", "unknown type #; one of disk, switch, card"},
         {"disk", "disk: a name is needed: disk NAME; letters, digits, . _ -"},
         {"disk a/b zero", "disk: bad name \"a/b\": the name comes second and has only letters, "
                           "digits, . _ -"},
@@ -294,10 +319,10 @@ static void help_shows_every_key(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_line_is_read),         cmocka_unit_test(quotes_keep_blanks),
-        cmocka_unit_test(numbers_are_read),       cmocka_unit_test(bad_lines_are_told),
-        cmocka_unit_test(long_lines_are_bounded), cmocka_unit_test(blank_lines_are_known),
-        cmocka_unit_test(help_shows_every_key),
+        cmocka_unit_test(a_line_is_read),        cmocka_unit_test(quotes_keep_blanks),
+        cmocka_unit_test(numbers_are_read),      cmocka_unit_test(macs_are_read),
+        cmocka_unit_test(bad_lines_are_told),    cmocka_unit_test(long_lines_are_bounded),
+        cmocka_unit_test(blank_lines_are_known), cmocka_unit_test(help_shows_every_key),
     };
     return cmocka_run_group_tests_name("line", tests, NULL, NULL);
 }
