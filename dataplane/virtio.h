@@ -171,6 +171,62 @@ static_assert(sizeof(struct virtio_net_hdr) == 20, "5.1.6");
 #define VIRTIO_NET_HDR_BYTES        12u
 #define VIRTIO_NET_HDR_BYTES_HASH   20u
 
+// ---- 5.1.6.5: the control virtqueue of a network device ----------------------------------
+
+struct virtio_net_ctrl { // 5.1.6.5; then the command's data, then what the device writes: ack
+    uint8_t class;
+    uint8_t command;
+};
+static_assert(sizeof(struct virtio_net_ctrl) == 2, "5.1.6.5");
+
+#define VIRTIO_NET_OK  0u
+#define VIRTIO_NET_ERR 1u
+
+#define VIRTIO_NET_CTRL_RX          0u // 5.1.6.5.1
+#define VIRTIO_NET_CTRL_RX_PROMISC  0u
+#define VIRTIO_NET_CTRL_RX_ALLMULTI 1u
+#define VIRTIO_NET_CTRL_RX_ALLUNI   2u
+#define VIRTIO_NET_CTRL_RX_NOMULTI  3u
+#define VIRTIO_NET_CTRL_RX_NOUNI    4u
+#define VIRTIO_NET_CTRL_RX_NOBCAST  5u
+
+#define VIRTIO_NET_CTRL_MAC           1u // 5.1.6.5.2
+#define VIRTIO_NET_CTRL_MAC_TABLE_SET 0u // two tables: a number (32 bits), then so many addresses
+#define VIRTIO_NET_CTRL_MAC_ADDR_SET  1u
+
+#define VIRTIO_NET_CTRL_VLAN     2u // 5.1.6.5.3
+#define VIRTIO_NET_CTRL_VLAN_ADD 0u
+#define VIRTIO_NET_CTRL_VLAN_DEL 1u
+
+#define VIRTIO_NET_CTRL_ANNOUNCE     3u // 5.1.6.5.4
+#define VIRTIO_NET_CTRL_ANNOUNCE_ACK 0u
+
+#define VIRTIO_NET_CTRL_MQ              4u // 5.1.6.5.5
+#define VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET 0u // 5.1.6.5.6
+#define VIRTIO_NET_CTRL_MQ_RSS_CONFIG   1u // 5.1.6.5.7
+#define VIRTIO_NET_CTRL_MQ_HASH_CONFIG  2u // 5.1.6.5.6.4
+
+#define VIRTIO_NET_CTRL_GUEST_OFFLOADS     5u // 5.1.6.5.8
+#define VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET 0u
+
+#define VIRTIO_NET_HASH_TYPE_IPV4 (1u << 0) // 5.1.6.4.3.1
+#define VIRTIO_NET_HASH_TYPE_TCP4 (1u << 1)
+#define VIRTIO_NET_HASH_TYPE_UDP4 (1u << 2)
+#define VIRTIO_NET_HASH_TYPE_IPV6 (1u << 3)
+#define VIRTIO_NET_HASH_TYPE_TCP6 (1u << 4)
+#define VIRTIO_NET_HASH_TYPE_UDP6 (1u << 5)
+
+#define VIRTIO_NET_HASH_REPORT_NONE 0u // 5.1.6.4.4
+#define VIRTIO_NET_HASH_REPORT_IPV4 1u
+#define VIRTIO_NET_HASH_REPORT_TCP4 2u
+#define VIRTIO_NET_HASH_REPORT_UDP4 3u
+#define VIRTIO_NET_HASH_REPORT_IPV6 4u
+#define VIRTIO_NET_HASH_REPORT_TCP6 5u
+#define VIRTIO_NET_HASH_REPORT_UDP6 6u
+
+#define VIRTIO_NET_RSS_KEY_BYTES_MIN 40u  // 5.1.4.1: rss_max_key_size is at least that
+#define VIRTIO_NET_RSS_TABLE_MIN     128u // rss_max_indirection_table_length likewise
+
 // ---- 5.2: block device -------------------------------------------------------------------
 
 #define VIRTIO_BLK_F_SIZE_MAX     1
