@@ -41,6 +41,7 @@ struct segmenter {
     const struct frame *frame;
     unsigned offloads;
     uint32_t next; // byte of the frame
+    uint32_t id;   // of the datagram, in IPv6 fragments
     unsigned n;    // pieces so far
 };
 
