@@ -25,7 +25,7 @@ const struct line_key device_socket_keys[] = {
 
 static struct queue *open_queues(struct device *d)
 {
-    struct queue *queues = calloc(d->n_queues, sizeof(*queues));
+    struct queue *queues = calloc(MAX(d->n_queues, 1), sizeof(*queues));
     if (!queues)
         return NULL;
     for (uint16_t i = 0; i < d->n_queues; i++) {
@@ -51,8 +51,8 @@ int device_open(struct device **out, const struct device_type *type, struct line
     int err = type->open(d, l, e);
     if (err)
         goto err_free;
-    assert(d->n_queues > 0 && d->n_queues <= type->queues_max &&
-           type->queues_max <= DEVICE_QUEUES_MAX && d->config_bytes <= DEVICE_CONFIG_MAX);
+    assert(d->n_queues <= type->queues_max && type->queues_max <= DEVICE_QUEUES_MAX &&
+           d->config_bytes <= DEVICE_CONFIG_MAX);
 
     d->queues = open_queues(d);
     if (!d->queues) {

@@ -15,6 +15,7 @@
 #pragma once
 
 #include "dataplane/base.h"
+#include "dataplane/describe.h"
 #include "dataplane/error.h"
 #include "dataplane/lane.h"
 #include "dataplane/line.h"
@@ -22,6 +23,7 @@
 
 #define DEVICE_CONFIG_MAX 256 // bytes of config space a front end can read
 #define DEVICE_QUEUES_MAX 256 // rings are numbered in 8 bits (vhost-user: VRING_KICK)
+#define DEVICE_TICK_MS    10
 
 struct device;
 struct state_device;
@@ -41,6 +43,7 @@ struct queue {
     struct queue *touched_next; // [W]
     struct queue *roused_next;  // [W]
     void *seat;                 // the worker's bookkeeping, NULL while no worker owns it
+    void *trail;                // the workers': what its moves left behind
 
     // The front end's eventfds, [C] writes while no worker owns the queue; -1: none.
     int kick_fd; // none: the ring is polled and never parks
@@ -128,6 +131,17 @@ struct device_type {
     // [C] Optional; default: nothing. No queue is started, none will be: from now on workers find
     // the device nowhere. It is closed when each of them has passed a turn.
     void (*leave)(struct device *d);
+    // [C] Optional; default: 0. Whether the device may be removed: 0, or -EBUSY with the sentence.
+    // When all devices are removed it is asked again after each of them.
+    int (*busy)(const struct device *d, struct error *e);
+    // [W] Optional; default: nothing. On each lane: the device was opened, later ones have no queue
+    // there yet; it has left, and may be closed after that.
+    void (*lane_join)(struct device *d, struct lane *lane);
+    void (*lane_part)(struct device *d, struct lane *lane);
+    // [C] Optional; default: nothing. Every DEVICE_TICK_MS, or somewhat later.
+    void (*tick)(struct device *d, uint64_t now_ms);
+    // [C] Optional; default: nothing. Queues may run. What is to be said of it beside its queues.
+    void (*tell)(const struct device *d, struct describer *to);
 };
 
 struct device {
@@ -140,12 +154,13 @@ struct device {
     uint64_t features; // the type's bits; transport and ring bits are added by the session
     uint8_t config[DEVICE_CONFIG_MAX];
     uint16_t config_bytes;
-    uint16_t n_queues; // the most that a front end may use
+    uint16_t n_queues;   // the most that a front end may use
+    bool is_config_read; // [C] by a front end, since the device was opened
     void *priv;
 
     struct queue *queues;       // n_queues
     struct state_device *state; // [C] what outlives this process; NULL: nothing does
-    void *owner;          // [C] who runs it: the way back from a worker's answer
+    void *owner;                // [C] who runs it: the way back from a worker's answer
 };
 
 // The keys of every device that has a vhost-user socket.

@@ -33,9 +33,9 @@ struct lane {
     struct queue *touched; // queues with staged chains, to be published this turn
     struct queue *roused;  // queues that slept, to be polled again
     uint64_t now;          // cycles_now() at the start of the turn
-    unsigned index;        // constant: which of the lane_set
     struct lane_poll *polls;
     struct bell bell;
+    unsigned index; // constant: which of the lane_set; on a line that nobody writes
 };
 
 // The lanes of all workers: constant from before the first queue came to any.
