@@ -67,6 +67,13 @@ struct inflight_packed {
 };
 static_assert(offsetof(struct inflight_packed, desc) == 32, "vhost-user: QueueRegionPacked");
 
+// The most that a queue of any size needs, in either layout.
+#define INFLIGHT_QUEUE_BYTES_MAX                                                                   \
+    (sizeof(struct inflight_packed) + PACKED_SIZE_MAX * sizeof(struct inflight_packed_desc))
+static_assert(sizeof(struct inflight_split) + SPLIT_SIZE_MAX * sizeof(struct inflight_split_desc) <=
+                  INFLIGHT_QUEUE_BYTES_MAX,
+              "a packed queue needs more");
+
 #define INFLIGHT_ALIGN 64 // bytes; vhost-user: each queue's region starts aligned
 
 // [C] Bytes of one queue's region, a multiple of INFLIGHT_ALIGN.

@@ -245,6 +245,25 @@ bool mem_is_failed(const struct mem *m)
 
 // ---- look-ups ----------------------------------------------------------------------------
 
+static const struct mem_region *find_user(const struct mem *m, uint64_t user_addr)
+{
+    for (unsigned i = 0; i < m->n_regions; i++) {
+        if (user_addr - m->regions[i].user_addr < m->regions[i].size)
+            return &m->regions[i];
+    }
+    return NULL;
+}
+
+bool mem_identify(const struct mem *m, uint64_t user_addr, uint64_t *device, uint64_t *inode)
+{
+    const struct mem_region *region = find_user(m, user_addr);
+    if (!region)
+        return false;
+    *device = region->map->dev;
+    *inode = region->map->ino;
+    return true;
+}
+
 void *mem_at_user(const struct mem *m, uint64_t user_addr, uint64_t bytes)
 {
     for (unsigned i = 0; i < m->n_regions; i++) {

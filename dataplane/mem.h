@@ -66,6 +66,10 @@ bool mem_keeps_all(const struct mem *new, const struct mem *old);
 // [C] Whether a mapping was truncated under us. Such a snapshot reads as zeros.
 bool mem_is_failed(const struct mem *m);
 
+// [C] Which file front-end address @user_addr lies in, so that it is known again. False if it is
+// in no region.
+bool mem_identify(const struct mem *m, uint64_t user_addr, uint64_t *device, uint64_t *inode);
+
 // [C] Our address of the @bytes that start at front-end address @user_addr, NULL unless they
 // lie in one region.
 void *mem_at_user(const struct mem *m, uint64_t user_addr, uint64_t bytes);

@@ -100,6 +100,9 @@ struct ring_config {
     uint64_t device_addr; // device area
     void *inflight;       // this queue's part of the in-flight region, or NULL
     size_t inflight_bytes;
+    // The record is kept by us, not by the front end: a ring that bears no mark of a device was
+    // set up anew since, and the record is begun anew too.
+    bool record_is_own;
 };
 
 struct ring; // below the calls, since the hot path inlines it

@@ -55,6 +55,17 @@ static int open_record(struct ring *r, struct error *e)
     return 0;
 }
 
+// A driver that begins anew clears the ring, and sets the USED bit only from its second lap on
+// (2.8.1). Without that bit nothing is used, or all of a lap and the driver has seen it: either way
+// what is available is to be done in ring order.
+static bool was_used(const struct ring *r)
+{
+    for (uint32_t i = 0; i < r->size; i++)
+        if (guest_load16(&desc_ring(r)[i].flags) & PACKED_DESC_USED)
+            return true;
+    return false;
+}
+
 int ring_packed_open(struct ring *r, const struct ring_config *config, struct error *e)
 {
     uint16_t avail = (uint16_t)config->base, used = (uint16_t)(config->base >> 16);
@@ -67,7 +78,11 @@ int ring_packed_open(struct ring *r, const struct ring_config *config, struct er
     if (r->next_avail >= r->size || r->next_used >= r->size)
         return error_set(e, EINVAL, "base 0x%x lies beyond a ring of size %u", config->base,
                          r->size);
-    return r->record ? open_record(r, e) : 0;
+    if (!r->record)
+        return 0;
+    if (config->record_is_own && !was_used(r))
+        ((struct inflight_packed *)r->record)->version = 0;
+    return open_record(r, e);
 }
 
 uint32_t ring_packed_base(const struct ring *r)

@@ -53,6 +53,10 @@ int ring_split_open(struct ring *r, const struct ring_config *config, struct err
     r->next_avail = (uint16_t)config->base;
     if (!r->record)
         return 0;
+    // A driver that begins anew clears the used ring (2.7.8). If nothing was ever used, all that is
+    // available is to be done, in ring order, as if there were no record.
+    if (config->record_is_own && r->next_used == 0)
+        ((struct inflight_split *)r->record)->version = 0;
     struct inflight_split_state state;
     int err = inflight_split_open(r->record, r->size, r->next_used, r->replay, &state);
     if (err)

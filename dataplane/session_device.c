@@ -151,8 +151,10 @@ int session_get_status(struct session *s, struct message *m, struct error *e)
 static int apply_reset(struct session *s, struct error *e)
 {
     (void)e;
-    for (unsigned i = 0; i < s->device->n_queues; i++)
+    for (unsigned i = 0; i < s->device->n_queues; i++) {
         session_queue_reset(&s->queues[i]);
+        session_inflight_forget(s, i);
+    }
     session_inflight_drop(s);
     s->features = 0;
     s->has_features = false;

@@ -2,6 +2,7 @@
 #include "dataplane/session_internal.h"
 
 #include "dataplane/inflight.h"
+#include "dataplane/state.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -82,23 +83,59 @@ int session_set_inflight_fd(struct session *s, struct message *m, struct error *
     return 0;
 }
 
-int session_inflight_part(const struct session *s, unsigned index, void **at, size_t *bytes,
+static int part_of_region(const struct session *s, unsigned index, struct ring_config *config,
                           struct error *e)
 {
     const struct session_inflight *i = &s->inflight;
-    *at = NULL;
-    *bytes = 0;
-    if (!i->mapping.at)
-        return 0;
     size_t one = inflight_queue_bytes(s->features, i->queue_size);
     if (index >= i->n_queues || (index + (uint64_t)1) * one > i->n_bytes)
         return error_set(e, EINVAL,
                          "queue %u has no room in an in-flight region of 0x%" PRIx64
                          " bytes for %u queues of %u",
                          index, i->n_bytes, i->n_queues, i->queue_size);
-    *at = i->mapping.at + index * one;
-    *bytes = one;
+    config->inflight = i->mapping.at + index * one;
+    config->inflight_bytes = one;
     return 0;
+}
+
+// A type whose front ends have no such region pops in ring order, so that positions tell all.
+static bool keeps_records(const struct session *s)
+{
+    return s->device->state &&
+           s->device->type->protocol_features & VIRTIO_BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD);
+}
+
+static void take_own_record(const struct session *s, unsigned index, struct ring_config *config)
+{
+    struct state_key key = {
+        .features = config->features,
+        .desc_addr = config->desc_addr,
+        .driver_addr = config->driver_addr,
+        .device_addr = config->device_addr,
+        .size = config->size,
+    };
+    if (!mem_identify(s->mem, key.desc_addr, &key.device, &key.inode))
+        return; // the ring does not start either
+    config->inflight = state_record(s->device->state, index, &key, &config->inflight_bytes);
+    config->record_is_own = true;
+}
+
+int session_inflight_part(const struct session *s, const struct session_queue *sq,
+                          struct ring_config *config, struct error *e)
+{
+    if (s->inflight.mapping.at) {
+        session_inflight_forget(s, sq->queue->index);
+        return part_of_region(s, sq->queue->index, config, e);
+    }
+    if (keeps_records(s))
+        take_own_record(s, sq->queue->index, config);
+    return 0;
+}
+
+void session_inflight_forget(const struct session *s, unsigned index)
+{
+    if (s->device->state)
+        state_clear(s->device->state, index);
 }
 
 void session_inflight_drop(struct session *s)

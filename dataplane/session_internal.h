@@ -166,9 +166,11 @@ session_handler session_set_log_base, session_set_log_fd;
 
 // ---- session_inflight.c ------------------------------------------------------------------
 
-// The part of queue @index, for ring_start(). 0 with *@at NULL when there is no region.
-int session_inflight_part(const struct session *s, unsigned index, void **at, size_t *bytes,
-                          struct error *e);
+// The record of @sq, for ring_start(): the front end's, else our own, else none.
+int session_inflight_part(const struct session *s, const struct session_queue *sq,
+                          struct ring_config *config, struct error *e);
+// Our own record of queue @index ends: the front end knows where the ring goes on.
+void session_inflight_forget(const struct session *s, unsigned index);
 void session_inflight_drop(struct session *s);
 
 session_handler session_get_inflight_fd, session_set_inflight_fd;

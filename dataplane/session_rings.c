@@ -38,10 +38,16 @@ int session_queue_start(struct session *s, struct session_queue *sq, struct erro
         .driver_addr = sq->driver_addr,
         .device_addr = sq->device_addr,
     };
-    int err = session_inflight_part(s, q->index, &config.inflight, &config.inflight_bytes, e);
+    int err = session_inflight_part(s, sq, &config, e);
     if (err)
         return err;
-    err = ring_start(&q->ring, &config, s->mem, session_log_of(s, s->features), &q->stats, e);
+    struct dirty *log = session_log_of(s, s->features);
+    err = ring_start(&q->ring, &config, s->mem, log, &q->stats, e);
+    if (err && config.record_is_own) {
+        session_warn(s, "queue %u: %s; it goes on without a record", q->index, e->text);
+        session_inflight_forget(s, q->index);
+        err = ring_start(&q->ring, &config, s->mem, log, &q->stats, e);
+    }
     if (err)
         return err;
     if (s->device->type->queue_start)
@@ -203,6 +209,7 @@ static int apply_get_base(struct session *s, struct error *e)
     struct session_queue *sq = &s->queues[state->index];
     sq->is_kicked = false;
     session_replace_fd(&sq->queue->kick_fd, -1);
+    session_inflight_forget(s, state->index);
     state->num = sq->base;
     return 0;
 }

@@ -2,6 +2,7 @@
 #include "pollers/control.h"
 
 #include "dataplane/guard.h"
+#include "dataplane/state.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -113,6 +114,24 @@ static int parse_new(struct control *c, struct line **l, const char *text, struc
     return err;
 }
 
+// A device is served without it as well.
+static void hold_state(struct control *c, struct device *d)
+{
+    struct error e;
+    if (!c->config.state)
+        return;
+    d->state = state_hold(c->config.state, d->name, d->n_queues, &e);
+    if (!d->state)
+        log_warning("%s %s: nothing is kept for a restart: %s", d->type->line.type, d->name,
+                    e.text);
+}
+
+void control_forget_others(struct control *c)
+{
+    if (c->config.state)
+        state_forget_others(c->config.state);
+}
+
 int control_add(struct control *c, const char *text, struct error *e)
 {
     struct line *l;
@@ -122,6 +141,7 @@ int control_add(struct control *c, const char *text, struct error *e)
         err = endpoint_open(&p, c->loop, c->pool, type_of(c, l), l, e);
     if (err)
         return err;
+    hold_state(c, p->device);
     TAILQ_INSERT_TAIL(&c->endpoints, p, link);
     return 0;
 }
@@ -132,6 +152,10 @@ static void endpoint_gone(void *context, struct endpoint *p)
     void (*done)(void *) = p->done;
     void *done_context = p->done_context;
     TAILQ_REMOVE(&c->endpoints, p, link);
+    if (c->is_stopping)
+        state_release(p->device->state);
+    else
+        state_forget(p->device->state);
     endpoint_free(p);
     if (done)
         done(done_context);

@@ -23,7 +23,8 @@ struct control_config {
     const int *cpus; // one worker on each
     unsigned n_cpus;
     enum worker_poll poll;
-    unsigned drain_ms; // after SIGTERM: queues not drained by then are given up
+    unsigned drain_ms;   // after SIGTERM: queues not drained by then are given up
+    struct state *state; // borrowed; NULL: nothing outlives this process
 };
 
 // [C] Block SIGTERM and SIGINT, ignore SIGPIPE, raise the limit of open files, start the
@@ -36,6 +37,9 @@ void control_close(struct control *c);
 // [C] Add the device of a line; when it returns 0 its socket listens. Else -errno, the sentence,
 // and nothing changed.
 int control_add(struct control *c, const char *text, struct error *e);
+
+// [C] All devices are added that were there before: forget what is kept of others.
+void control_forget_others(struct control *c);
 
 // [C] Begin to remove a device; done() is called, also from inside, when it is gone. 0, or
 // -ENOENT or -EBUSY with the sentence.

@@ -55,12 +55,29 @@ static void program_path(char out[256])
     snprintf(out, 256, "%s/tools/sluiced", build);
 }
 
+static void manager_path(char out[256])
+{
+    const char *source = getenv("SLUICE_SOURCE");
+    if (!source)
+        fail_msg("SLUICE_SOURCE is not set: where is tests/service_manager.py?");
+    snprintf(out, 256, "%s/tests/service_manager.py", source);
+}
+
 static bool try_start(struct daemon *d)
 {
-    char program[256], control[CHILD_PATH_MAX];
-    char *argv[4 + 2 * DAEMON_LINES_MAX] = {program, "--control", control};
-    unsigned n = 3;
+    char program[256], manager[256], control[CHILD_PATH_MAX];
+    char *argv[7 + 2 * DAEMON_LINES_MAX] = {0};
+    unsigned n = 0;
+    if (d->is_managed) {
+        manager_path(manager);
+        argv[n++] = "python3";
+        argv[n++] = manager;
+        argv[n++] = d->folder.path;
+    }
     program_path(program);
+    argv[n++] = program;
+    argv[n++] = "--control";
+    argv[n++] = control;
     child_path(&d->folder, control, "control");
     for (unsigned i = 0; i < d->n_lines; i++) {
         argv[n++] = "--add";
@@ -100,6 +117,40 @@ void daemon_kill(struct daemon *d)
     child_wait(d->pid, 60);
     close(d->out);
     d->pid = 0;
+}
+
+// Of the sluiced that said last that it is ready; 0 before the first.
+static pid_t managed_pid(const struct daemon *d)
+{
+    char path[CHILD_PATH_MAX], text[16] = "";
+    child_path(&d->folder, path, "pid");
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return 0;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    return n ? (pid_t)strtol(text, NULL, 10) : 0;
+}
+
+// What another than @before is.
+static pid_t wait_for_pid(const struct daemon *d, pid_t before)
+{
+    time_t deadline = time(NULL) + 60;
+    for (pid_t pid;;) {
+        pid = managed_pid(d);
+        if (pid != before)
+            return pid;
+        if (time(NULL) > deadline)
+            fail_msg("no sluiced gets ready under the service manager");
+        nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    }
+}
+
+void daemon_crash(struct daemon *d)
+{
+    pid_t pid = wait_for_pid(d, 0);
+    kill(pid, SIGKILL);
+    wait_for_pid(d, pid);
 }
 
 struct guest_disk *daemon_connect(const struct daemon *d, const char *name, uint64_t features,

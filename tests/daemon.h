@@ -12,8 +12,9 @@
 
 struct daemon {
     struct child_folder folder;
-    pid_t pid; // 0: not running
-    int out;   // what it prints
+    bool is_managed; // by tests/service_manager.py, which starts it again when it is killed
+    pid_t pid;       // 0: not running; of the manager if there is one
+    int out;         // what it prints
     char lines[DAEMON_LINES_MAX][DAEMON_LINE_MAX];
     unsigned n_lines;
 };
@@ -35,6 +36,9 @@ void daemon_kill(struct daemon *d);
 // After daemon_kill(): try until the images are no longer locked. They are as long as writes of
 // the dead process may still land.
 void daemon_start_again(struct daemon *d);
+
+// Managed: SIGKILL to sluiced, and wait until the manager has started another one.
+void daemon_crash(struct daemon *d);
 
 // The socket of disk @name.
 void daemon_socket(const struct daemon *d, char out[CHILD_PATH_MAX], const char *name);

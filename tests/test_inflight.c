@@ -83,6 +83,39 @@ static void test_abandoned_chains_come_again(void **state)
     }
 }
 
+// A record of our own knows nothing of the guest, which may have set its rings up anew while nobody
+// looked: then it is not for them. The same memory, the same addresses.
+static void test_own_record_of_a_ring_set_up_anew(void **state)
+{
+    (void)state;
+    for (unsigned l = 0; l < 2 * ARRAY_LEN(layouts); l++) {
+        struct rig rig;
+        struct chain *c[RING_BATCH_MAX];
+        bool is_anew = l >= ARRAY_LEN(layouts);
+        open_with_record(&rig, layouts[l % 2]);
+        rig.config.record_is_own = true;
+        for (uint16_t id = 0; id < 3; id++)
+            rig_offer_simple(&rig, id);
+        assert_int_equal(ring_pop(&rig.ring, c, 3), 3);
+        ring_push(&rig.ring, c[0], 1);
+        ring_publish(&rig.ring);
+        if (is_anew) {
+            memset(rig_at(&rig, RIG_A), 0, RIG_BUFFER - RIG_A);
+            rig.avail = 0;
+            rig_offer_simple(&rig, 7);
+        }
+        die_and_restart(&rig);
+        unsigned n = ring_pop(&rig.ring, c, 2);
+        assert_int_equal(n, is_anew ? 1 : 2);
+        assert_int_equal(c[0]->id, is_anew ? 7 : 1);
+        for (unsigned i = 0; i < n; i++)
+            ring_push(&rig.ring, c[i], 1);
+        ring_publish(&rig.ring);
+        assert_int_equal(ring_read_fault(&rig.ring, &(uint64_t){0}), RING_OK);
+        rig_close(&rig);
+    }
+}
+
 // The driver may reuse the ring entries of a packed chain that is still in flight; the record
 // has its descriptors, all of them.
 static void test_long_chain_comes_again_whole(void **state)
@@ -449,6 +482,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_abandoned_chains_come_again),
         cmocka_unit_test(test_long_chain_comes_again_whole),
+        cmocka_unit_test(test_own_record_of_a_ring_set_up_anew),
         cmocka_unit_test(test_killed_at_any_instruction),
         cmocka_unit_test(test_killed_at_each_instruction),
         cmocka_unit_test(test_random_record),

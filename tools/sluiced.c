@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // sluiced.c - the daemon: reads the command line, opens what it asks for, runs control.
+#include "dataplane/state.h"
 #include "devices/table.h"
 #include "pollers/commands.h"
 #include "pollers/control.h"
@@ -75,6 +76,7 @@ static int run_control(struct control *c, const struct options *o)
         return fail(e.text);
     bool is_added = add_devices(c, &o->config);
     if (is_added) {
+        control_forget_others(c);
         err = serve(c);
     } else {
         control_stop(c);
@@ -84,6 +86,38 @@ static int run_control(struct control *c, const struct options *o)
         _exit(EXIT_FAILURE);
     rpc_close(rpc);
     return is_added ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+// ---- what outlives us --------------------------------------------------------------------
+
+#define STATE_FD_NAME "sluice-state"
+
+// Take up what the service manager kept, or begin anew. Nothing without a manager.
+static struct state *open_state(void)
+{
+    struct state *s = NULL;
+    struct error e;
+    int kept = notify_take(STATE_FD_NAME), err = -ENOENT;
+    notify_close_rest();
+    if (!notify_has_manager())
+        return NULL;
+    if (kept >= 0) {
+        err = state_open(&s, kept, &e);
+        close(kept);
+        if (err == 0)
+            return s;
+        log_warning("%s; sluiced begins anew", e.text);
+        notify_forget(STATE_FD_NAME);
+    }
+    err = state_open(&s, -1, &e);
+    if (err) {
+        log_warning("%s; nothing is kept for a restart", e.text);
+        return NULL;
+    }
+    err = notify_store(STATE_FD_NAME, state_fd(s));
+    if (err)
+        log_warning("the service manager does not keep the state: error %d", -err);
+    return s;
 }
 
 static int start(const struct options *o, const struct topo *topo)
@@ -103,12 +137,14 @@ static int start(const struct options *o, const struct topo *topo)
         .n_cpus = (unsigned)n_cpus,
         .poll = o->poll,
         .drain_ms = CONTROL_DRAIN_MS,
+        .state = open_state(),
     };
     struct control *c;
     if (control_open(&c, &config, &e) < 0)
         return fail(e.text);
     int status = run_control(c, o);
     control_close(c);
+    state_close(config.state);
     return status;
 }
 

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// state.h - what outlives this process: one file in memory, kept by the service manager.
+//
+// A device has a part in it, found by its name, with an in-flight record for each queue. A record
+// belongs to one ring of one guest, which its key names; for any other ring it is begun anew. The
+// file holds no pointers. It is sparse: what nobody uses takes no memory.
+//
+// Threads  [C] all calls; [W] the ring that has a record writes it.
+// Memory   the caller owns the state and its devices; a device's part is mapped while it is held.
+// Trust    a file that comes back is checked: another version or a damaged one is refused. What
+//          records say is checked where they are read, as a front end's are (inflight.h).
+#pragma once
+
+#include "dataplane/base.h"
+#include "dataplane/error.h"
+
+#define STATE_DEVICES_MAX 1024
+#define STATE_QUEUES_MAX  256 // of a device
+#define STATE_NAME_BYTES  64  // a device's name and its end
+
+struct state;        // the file
+struct state_device; // one device's part
+
+// What a record is of. Compared byte by byte, so it has no padding.
+struct state_key {
+    uint64_t device, inode; // of the file that holds the ring: another guest has another
+    uint64_t features;      // negotiated
+    uint64_t desc_addr, driver_addr, device_addr;
+    uint64_t size; // descriptors; 0: no record
+};
+static_assert(sizeof(struct state_key) == 7 * sizeof(uint64_t), "no padding");
+
+// [C] A new file, or with @fd (not taken over) the one of the life before. 0, or -errno with the
+// sentence; -EINVAL: it cannot be used.
+int state_open(struct state **out, int fd, struct error *e);
+void state_close(struct state *s); // NULL is fine
+int state_fd(const struct state *s);
+
+// [C] The part of the device @name with @n_queues. NULL with the sentence if there is no room.
+struct state_device *state_hold(struct state *s, const char *name, unsigned n_queues,
+                                struct error *e);
+// [C] Let it go; it stays in the file for the next life. NULL is fine.
+void state_release(struct state_device *d);
+// [C] Likewise, but what it says is of no use any more: the device is gone.
+void state_forget(struct state_device *d);
+// [C] Forget the devices that nobody holds.
+void state_forget_others(struct state *s);
+
+// [C] The record of queue @index, for a ring of @key: zeros unless it is of that very ring.
+// *@bytes is its room.
+void *state_record(struct state_device *d, unsigned index, const struct state_key *key,
+                   size_t *bytes);
+// [C] The ring of queue @index was stopped in order: its record ends here.
+void state_clear(struct state_device *d, unsigned index);
