@@ -94,6 +94,8 @@ static int blk_open(struct device *d, const struct line *l, struct error *e)
     if (!err)
         err = check_size(l, "null", e);
     if (!err)
+        err = check_file_key(l, "cache", e);
+    if (!err)
         err = check_file_key(l, "lock", e);
     if (err)
         return err;
@@ -255,6 +257,10 @@ static const struct line_key blk_keys[] = {
      .min = DISK_SECTOR_BYTES,
      .value = "SIZE",
      .help = "stores nothing; reads leave the buffer as it is"},
+    {.name = "cache",
+     .kind = LINE_CHOICE,
+     .choices = "direct|buffered",
+     .help = "file: past the host's page cache, or through it (direct where the file can)"},
     {.name = "lock",
      .kind = LINE_CHOICE,
      .choices = "add|start",

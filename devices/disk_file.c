@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// disk_file.c - a disk in a raw image file or on a block device, through the page cache.
+// disk_file.c - a disk in a raw image file or on a block device.
 //
 // Theory: the kernel moves data between the file and the guest's own pages. One request is one
 // entry of the worker's io_uring, as a rule. What comes back short goes on where it stopped:
@@ -7,19 +7,16 @@
 // segments is ever copied. The contents are never interpreted: a disk is raw whatever a guest
 // writes into it.
 //
-// A range is discarded or zeroed by fallocate(). What the file system refuses (EOPNOTSUPP) is not
-// tried again: a discard then does nothing, and zeros are written.
-#include "devices/disk_image.h"
+// A plain request to a direct disk says that it will not block (RWF_NOWAIT). Where the kernel would
+// have to (blocks are allocated, the device is full of requests), it comes back and waits for one
+// of the helpers that its disk may use.
+#include "devices/disk_file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
-
-#define RETRIES_MAX 100 // of one request: EAGAIN and EINTR pass, or never will
-
-// Written where zeros cannot be had otherwise. We never touch it, so it takes no memory.
-static uint8_t zeros[1 << 20];
+#include <sys/mman.h>
 
 // ---- open and close ----------------------------------------------------------------------
 
@@ -38,14 +35,67 @@ static int file_grow(struct disk *d, uint64_t *bytes, struct error *e)
     return image_grow(d->image, bytes, e);
 }
 
+// ---- a queue's start and stop ------------------------------------------------------------
+
+static void describe_plain(struct file_queue *f)
+{
+    const struct image *i = f->image;
+    f->slow = 0xff & ~(1u << DISK_READ | 1u << DISK_WRITE);
+    if (i->is_helped)
+        f->slow = 0xff;
+    if (i->section)
+        f->slow |= 1u << DISK_WRITE;
+    f->mask = i->is_direct ? MAX(i->offset_align, i->memory_align) - 1 : 0;
+    f->patience = i->is_direct && !i->is_helped ? RWF_NOWAIT : 0;
+}
+
+static int allocate_slots(struct file_queue *f)
+{
+    if (!f->image->is_direct)
+        return 0;
+    void *slots = mmap(NULL, (size_t)FILE_SLOTS * FILE_SLOT_BYTES, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (slots == MAP_FAILED)
+        return -ENOMEM;
+    f->slots = slots;
+    for (; f->n_free_slots < FILE_SLOTS; f->n_free_slots++)
+        f->free_slots[f->n_free_slots] = (uint8_t)f->n_free_slots;
+    return 0;
+}
+
+static void free_queue(struct file_queue *f)
+{
+    if (f->slots)
+        munmap(f->slots, (size_t)FILE_SLOTS * FILE_SLOT_BYTES);
+    free(f);
+}
+
 static int file_queue_start(struct disk_queue *q, struct error *e)
 {
-    return image_start(q->disk->image, e);
+    size_t n = q->queue->ring.size;
+    struct file_queue *f = calloc(1, sizeof(*f) + n * sizeof(f->requests[0]));
+    if (!f)
+        return error_set(e, ENOMEM, "disk %s: out of memory", q->disk->name);
+    f->image = q->disk->image;
+    describe_plain(f);
+    int err = allocate_slots(f) ? error_set(e, ENOMEM, "disk %s: out of memory", q->disk->name)
+                                : image_start(f->image, e);
+    if (err) {
+        free_queue(f);
+        return err;
+    }
+    if (f->image->section)
+        section_add(f->image->section, q->queue->index);
+    q->priv = f;
+    return 0;
 }
 
 static void file_queue_stop(struct disk_queue *q)
 {
-    image_stop(q->disk->image);
+    struct file_queue *f = q->priv;
+    image_stop(f->image);
+    free_queue(f);
+    q->priv = NULL;
 }
 
 static int file_lane_enter(struct disk_queue *q)
@@ -62,12 +112,16 @@ static void file_lane_leave(struct disk_queue *q)
     uring_remove_file(&q->queue->lane->uring, q->file_slot);
 }
 
-// ---- requests ----------------------------------------------------------------------------
+// ---- moves -------------------------------------------------------------------------------
 
-static uring_done file_done, punch_done, zero_done;
+struct io_uring_sqe *file_entry(struct disk_request *r, uring_done *done)
+{
+    struct queue *q = r->queue->queue;
+    r->op = (struct uring_op){.done = done, .home = &q->uring};
+    return uring_entry(&q->lane->uring, &r->op);
+}
 
-// Where @r goes on: the segment, and the bytes of it that are done.
-static unsigned segment_at(const struct disk_request *r, size_t *skip)
+unsigned file_segment(const struct disk_request *r, size_t *skip)
 {
     unsigned i = 0;
     size_t done = r->n_done;
@@ -77,148 +131,207 @@ static unsigned segment_at(const struct disk_request *r, size_t *skip)
     return i;
 }
 
-static void prepare_move(struct io_uring_sqe *sqe, const struct disk_queue *q,
-                         const struct disk_request *r)
+static inline void start_move(struct disk_request *r, uring_done *done, int flags)
 {
+    struct io_uring_sqe *sqe = file_entry(r, done);
+    int file = r->queue->file_slot;
     size_t skip;
-    unsigned first = segment_at(r, &skip);
+    unsigned first = file_segment(r, &skip);
     const struct iovec *iov = &r->iov[first];
     unsigned n = MIN(r->n_iov - first, IOV_MAX);
-    uint64_t offset = r->offset + r->n_done;
+    uint64_t offset = file_position(r);
     bool is_single = skip || n == 1;
     void *base = (uint8_t *)iov->iov_base + skip;
     unsigned bytes = (unsigned)(iov->iov_len - skip);
 
     if (r->operation == DISK_READ && is_single)
-        io_uring_prep_read(sqe, q->file_slot, base, bytes, offset);
+        io_uring_prep_read(sqe, file, base, bytes, offset);
     else if (r->operation == DISK_READ)
-        io_uring_prep_readv(sqe, q->file_slot, iov, n, offset);
+        io_uring_prep_readv(sqe, file, iov, n, offset);
     else if (is_single)
-        io_uring_prep_write(sqe, q->file_slot, base, bytes, offset);
+        io_uring_prep_write(sqe, file, base, bytes, offset);
     else
-        io_uring_prep_writev(sqe, q->file_slot, iov, n, offset);
-    if (r->operation == DISK_WRITE && q->is_write_through)
-        sqe->rw_flags = RWF_DSYNC;
-}
-
-static bool is_refused(const atomic_bool *flag)
-{
-    return atomic_load_explicit(flag, memory_order_relaxed);
-}
-
-static __attribute__((noinline)) void
-prepare_range(struct io_uring_sqe *sqe, const struct disk_queue *q, struct disk_request *r)
-{
-    const struct image *d = q->disk->image;
-    uint64_t offset = r->offset + r->n_done;
-    uint32_t left = r->bytes - r->n_done;
-    if (left == 0) { // they are zeros, and have to be stable
-        io_uring_prep_fsync(sqe, q->file_slot, IORING_FSYNC_DATASYNC);
-    } else if (r->operation != DISK_ZERO && !is_refused(&d->cannot_punch)) {
-        r->op.done = punch_done;
-        io_uring_prep_fallocate(sqe, q->file_slot, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                (off_t)offset, left);
-    } else if (!is_refused(&d->cannot_zero)) {
-        r->op.done = zero_done;
-        io_uring_prep_fallocate(sqe, q->file_slot, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
-                                (off_t)offset, left);
-    } else {
-        io_uring_prep_write(sqe, q->file_slot, zeros, MIN(left, sizeof(zeros)), offset);
-        sqe->rw_flags = q->is_write_through ? RWF_DSYNC : 0;
-    }
-}
-
-static void start(struct disk_queue *q, struct disk_request *r)
-{
-    r->op = (struct uring_op){.done = file_done, .home = &q->queue->uring};
-    struct io_uring_sqe *sqe = uring_entry(&q->queue->lane->uring, &r->op);
-    if (likely(r->operation < DISK_FLUSH))
-        prepare_move(sqe, q, r);
-    else if (r->operation == DISK_FLUSH)
-        io_uring_prep_fsync(sqe, q->file_slot, IORING_FSYNC_DATASYNC);
-    else
-        prepare_range(sqe, q, r);
+        io_uring_prep_writev(sqe, file, iov, n, offset);
+    if (r->operation == DISK_WRITE && r->queue->is_write_through)
+        flags |= RWF_DSYNC;
+    sqe->rw_flags = flags;
     sqe->flags |= IOSQE_FIXED_FILE;
 }
 
-// A file that has become shorter reads as zeros there, as a hole would.
-static void zero_rest(struct disk_request *r)
+void file_zero_rest(struct disk_request *r)
 {
     size_t skip;
-    for (unsigned i = segment_at(r, &skip); i < r->n_iov; i++, skip = 0)
+    for (unsigned i = file_segment(r, &skip); i < r->n_iov; i++, skip = 0)
         memset((uint8_t *)r->iov[i].iov_base + skip, 0, r->iov[i].iov_len - skip);
     r->n_done = r->bytes;
 }
 
-// What an entry's @result makes of @r.
-static enum disk_result advance(struct disk_request *r, int result)
+enum disk_result file_error(struct disk_request *r, int result)
 {
-    if (result == -EAGAIN || result == -EINTR)
-        return r->n_retries++ < RETRIES_MAX ? DISK_LATER : DISK_FAILED;
+    bool passes = result == -EAGAIN || result == -EINTR;
+    return passes && r->n_retries++ < FILE_RETRIES_MAX ? DISK_LATER : DISK_FAILED;
+}
+
+// Direct I/O that stops inside a block has read up to the end of the file, or has to write that
+// block again.
+enum disk_result file_advance(struct disk_request *r, int result)
+{
     if (result < 0)
-        return DISK_FAILED;
-    if (r->operation == DISK_FLUSH)
-        return DISK_OK;
+        return file_error(r, result);
     r->n_done += (uint32_t)result;
     if (r->n_done == r->bytes)
         return DISK_OK;
-    if (result > 0)
-        return DISK_LATER;
-    if (r->operation != DISK_READ) // a file that takes nothing, and does not say why
-        return DISK_FAILED;
-    zero_rest(r);
-    return DISK_OK;
-}
-
-// What a fallocate's @result makes of @r; sets @refused where there is no such thing.
-static enum disk_result advance_range(struct disk_request *r, int result, atomic_bool *refused)
-{
-    if (result == -EOPNOTSUPP) {
-        atomic_store_explicit(refused, true, memory_order_relaxed);
-        return r->operation == DISK_DISCARD ? DISK_OK : DISK_LATER; // in another way
+    uint32_t rest = (uint32_t)(file_position(r) & (r->queue->disk->image->offset_align - 1));
+    if (r->operation == DISK_READ) {
+        if (result > 0 && !rest)
+            return DISK_LATER;
+        file_zero_rest(r);
+        return DISK_OK;
     }
-    if (result < 0)
-        return advance(r, result);
-    r->n_done = r->bytes;
-    // There is no RWF_DSYNC for it. What was discarded may be anything, after a crash too.
-    return r->queue->is_write_through && r->operation != DISK_DISCARD ? DISK_LATER : DISK_OK;
+    r->n_done -= rest;
+    return (uint32_t)result > rest ? DISK_LATER : DISK_FAILED;
 }
 
-static void go_on(struct disk_request *r, enum disk_result result)
+static uring_done plain_done, moved_done;
+
+static void start_plain(struct disk_request *r)
 {
-    r->result = (uint8_t)result;
-    if (result == DISK_LATER)
-        start(r->queue, r);
+    start_move(r, plain_done, file_of(r->queue)->patience);
+}
+
+static __attribute__((noinline)) void plain_ended(struct disk_request *r, int result)
+{
+    if (result == -EAGAIN && file_of(r->queue)->patience) {
+        file_wait(r, NEED_HELPER);
+        return;
+    }
+    r->result = (uint8_t)file_advance(r, result);
+    if (r->result == DISK_LATER)
+        start_plain(r);
     else
         r->queue->done(r);
 }
 
-static void file_done(struct uring_op *op, int result)
+static void plain_done(struct uring_op *op, int result)
 {
     struct disk_request *r = container_of(op, struct disk_request, op);
-    go_on(r, advance(r, result));
+    if (unlikely(result < 0 || (uint32_t)result != file_left(r))) {
+        plain_ended(r, result);
+        return;
+    }
+    r->n_done = r->bytes;
+    r->result = DISK_OK;
+    r->queue->done(r);
 }
 
-static void punch_done(struct uring_op *op, int result)
+// ---- what is not plain -------------------------------------------------------------------
+
+static void moved_done(struct uring_op *op, int result)
 {
     struct disk_request *r = container_of(op, struct disk_request, op);
-    go_on(r, advance_range(r, result, &r->queue->disk->image->cannot_punch));
+    struct file_request *b = file_beside(r);
+    if (result != -EAGAIN || b->has & NEED_HELPER) {
+        file_go_on(r, file_advance(r, result));
+        return;
+    }
+    file_give_back(r);
+    file_wait(r, b->needs | NEED_HELPER);
 }
 
-static void zero_done(struct uring_op *op, int result)
+void file_step(struct disk_request *r)
 {
-    struct disk_request *r = container_of(op, struct disk_request, op);
-    go_on(r, advance_range(r, result, &r->queue->disk->image->cannot_zero));
+    uint8_t has = file_beside(r)->has;
+    if (r->operation == DISK_FLUSH)
+        file_sync(r);
+    else if (r->operation > DISK_FLUSH)
+        file_clear(r);
+    else if (has & NEED_SLOT)
+        file_bounce(r);
+    else
+        start_move(r, moved_done, has & NEED_HELPER ? 0 : file_of(r->queue)->patience);
+}
+
+void file_go_on(struct disk_request *r, enum disk_result result)
+{
+    r->result = (uint8_t)result;
+    if (result == DISK_LATER) {
+        file_step(r);
+        return;
+    }
+    file_give_back(r);
+    r->queue->done(r);
+}
+
+// Whether nothing of it has a bit of @mask.
+static inline bool is_aligned(const struct disk_request *r, uint32_t mask)
+{
+    uint64_t bits = r->offset;
+    for (unsigned i = 0; i < r->n_iov; i++)
+        bits |= (uintptr_t)r->iov[i].iov_base | r->iov[i].iov_len;
+    return !(bits & mask);
+}
+
+// Memory may be less aligned than lengths: the strict test has failed, or was not made.
+static bool fits(const struct disk_request *r, const struct image *i)
+{
+    uint64_t lengths = r->offset, addresses = 0;
+    for (unsigned k = 0; k < r->n_iov; k++) {
+        lengths |= r->iov[k].iov_len;
+        addresses |= (uintptr_t)r->iov[k].iov_base;
+    }
+    return !(lengths & (i->offset_align - 1)) && !(addresses & (i->memory_align - 1));
+}
+
+static uint8_t needs_of(const struct disk_request *r, const struct image *i)
+{
+    bool is_range = r->operation > DISK_FLUSH;
+    uint8_t needs = is_range || i->is_helped ? NEED_HELPER : 0;
+    if (!is_range && !fits(r, i))
+        needs |= NEED_SLOT | NEED_HELPER;
+    if (!i->section || r->operation == DISK_READ)
+        return needs;
+    if (((r->offset | r->bytes) & (i->offset_align - 1)) == 0)
+        return needs | NEED_SHARE;
+    return needs | NEED_SLOT | NEED_HELPER | NEED_ALONE;
+}
+
+// What is not a whole unit of it stays as it is. False if nothing is left.
+static bool trim_discard(struct disk_request *r, const struct image *i)
+{
+    uint64_t unit = i->range_align, end = (r->offset + r->bytes) & ~(unit - 1);
+    r->offset = (r->offset + unit - 1) & ~(unit - 1);
+    r->bytes = r->offset < end ? (uint32_t)(end - r->offset) : 0;
+    return r->bytes && !image_is_refused(&i->cannot_punch);
+}
+
+static __attribute__((noinline)) void submit_slowly(struct disk_request *r)
+{
+    const struct image *i = r->queue->disk->image;
+    if (r->operation == DISK_FLUSH) {
+        file_flush(r);
+        return;
+    }
+    if (r->operation == DISK_DISCARD && !trim_discard(r, i)) {
+        r->result = DISK_OK;
+        return;
+    }
+    uint8_t needs = needs_of(r, i);
+    if (needs)
+        file_wait(r, needs);
+    else
+        start_plain(r);
 }
 
 static void file_submit(struct disk_queue *q, struct disk_request *const batch[], unsigned n)
 {
+    const struct file_queue *f = file_of(q);
+    uint32_t mask = f->mask, slow = f->slow;
     for (unsigned i = 0; i < n; i++) {
-        if (unlikely(batch[i]->operation == DISK_DISCARD) &&
-            is_refused(&q->disk->image->cannot_punch))
-            batch[i]->result = DISK_OK;
+        struct disk_request *r = batch[i];
+        if (likely(!(slow >> r->operation & 1) && (!mask || is_aligned(r, mask))))
+            start_plain(r);
         else
-            start(q, batch[i]);
+            submit_slowly(r);
     }
 }
 
