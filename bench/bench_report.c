@@ -4,6 +4,8 @@
 #include <jansson.h>
 #include <string.h>
 
+#define WARNINGS_MAX 8
+
 static const struct {
     const char *name;
     double fraction;
@@ -11,36 +13,9 @@ static const struct {
     {"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}, {"p99.99", 0.9999},
 };
 
-static uint64_t n_done(const struct disk_load_stats *s)
+static double mib_per_s(const struct bench_result *r, uint64_t bytes)
 {
-    return s->n_reads + s->n_writes;
-}
-
-static void add_up(const struct bench_result *r, struct disk_load_stats *sum)
-{
-    memset(sum, 0, sizeof *sum);
-    for (unsigned i = 0; i < r->options->n_guests; i++) {
-        const struct disk_load_stats *s = disk_load_stats(r->load, i);
-        sum->n_reads += s->n_reads;
-        sum->n_writes += s->n_writes;
-        sum->n_errors += s->n_errors;
-        sum->n_verified += s->n_verified;
-        sum->n_kicks += s->n_kicks;
-        histogram_merge(&sum->latency, &s->latency);
-    }
-}
-
-uint64_t bench_report_n_done(const struct bench_result *r)
-{
-    uint64_t n = 0;
-    for (unsigned i = 0; i < r->options->n_guests; i++)
-        n += n_done(disk_load_stats(r->load, i));
-    return n;
-}
-
-static double mib_per_s(const struct bench_result *r, uint64_t ios)
-{
-    return (double)ios * r->options->load.block_bytes / r->seconds / (1 << 20);
+    return (double)bytes / r->seconds / (1 << 20);
 }
 
 static double mean_us(const struct bench_result *r, const struct histogram *h)
@@ -53,47 +28,81 @@ static double percentile_us(const struct bench_result *r, const struct histogram
     return (double)histogram_percentile(h, f) * r->ns_per_tick / 1e3;
 }
 
-// ---- table -------------------------------------------------------------------------------
-
-static void print_row(const struct bench_result *r, const char *name,
-                      const struct disk_load_stats *s, FILE *to)
+static bool is_net(const struct bench_result *r)
 {
-    uint64_t ios = n_done(s);
-    fprintf(to, "%-24.24s %11.0f %9.1f %9.1f", name, (double)ios / r->seconds, mib_per_s(r, ios),
-            mean_us(r, &s->latency));
-    for (unsigned i = 0; i < ARRAY_LEN(percentiles); i++)
-        fprintf(to, " %9.1f", percentile_us(r, &s->latency, percentiles[i].fraction));
-    fprintf(to, " %9.1f\n", (double)s->latency.max * r->ns_per_tick / 1e3);
+    return r->options->command == BENCH_NET;
 }
 
-static const char *tail_of(const char *path)
+const char *bench_tail(const char *path)
 {
     const char *slash = strrchr(path, '/');
     return slash ? slash + 1 : path;
 }
 
-void bench_report_table(const struct bench_result *r, FILE *to)
+// ---- table -------------------------------------------------------------------------------
+
+static void print_row(const struct bench_result *r, const struct bench_row *row, FILE *to)
+{
+    const struct histogram *h = row->latency;
+    fprintf(to, "%-24.24s %11.0f %9.1f %9.1f", row->name, (double)row->n_done / r->seconds,
+            mib_per_s(r, row->n_bytes), mean_us(r, h));
+    for (unsigned i = 0; i < ARRAY_LEN(percentiles); i++)
+        fprintf(to, " %9.1f", percentile_us(r, h, percentiles[i].fraction));
+    fprintf(to, " %9.1f\n", (double)h->max * r->ns_per_tick / 1e3);
+}
+
+static void print_environment(const struct bench_result *r, FILE *to)
+{
+    const struct environment *env = &r->environment;
+    fprintf(to, "%s, %u processors, Linux %s, %s%sclock %s at %.3f GHz, %llu huge pages\n",
+            env->processor, env->n_processors, env->kernel, env->governor,
+            env->governor[0] ? " governor, " : "", env->clock, env->ticks_per_second / 1e9,
+            (unsigned long long)env->n_huge_pages);
+    if (r->has_distance)
+        fprintf(to, "a cache line to processor %u and back: %.0f ns before, %.0f ns after\n",
+                r->options->server_cpu, r->near_before_ns, r->near_after_ns);
+}
+
+static void print_load(const struct bench_result *r, FILE *to)
 {
     const struct bench_options *o = r->options;
-    struct disk_load_stats sum;
-    add_up(r, &sum);
-    fprintf(to, "%s, %u bytes, depth %u, %u guest%s with %u queue%s, %s ring of %u, %.2f s\n",
-            bench_options_pattern(o), o->load.block_bytes, o->load.depth, o->n_guests,
-            o->n_guests == 1 ? "" : "s", o->disk.n_queues, o->disk.n_queues == 1 ? "" : "s",
-            bench_options_layout(o), o->disk.ring_size, r->seconds);
-    fprintf(to, "%-24s %11s %9s %9s", "latency in us", "requests/s", "MiB/s", "mean");
+    if (is_net(r))
+        fprintf(to, "%s, frames of %s%s", bench_options_mode(o), o->size,
+                o->net_load.frame_bytes ? " bytes" : "");
+    else
+        fprintf(to, "%s, %u bytes", bench_options_pattern(o), o->block_bytes);
+    fprintf(to, ", depth %u, %u guest%s with %u queue%s%s, %s ring of %u, %.2f s\n",
+            is_net(r) ? o->net_load.depth : o->depth, o->n_guests, o->n_guests == 1 ? "" : "s",
+            o->n_queues, is_net(r) ? " pair" : "", o->n_queues == 1 ? "" : "s",
+            bench_options_layout(o), is_net(r) ? o->nic.ring_size : o->disk.ring_size, r->seconds);
+}
+
+static void print_figures(const struct bench_row *sum, FILE *to)
+{
+    for (unsigned i = 0; i < sum->n_figures; i++)
+        fprintf(to, "%s%llu %s", i ? ", " : "", (unsigned long long)sum->figures[i].value,
+                sum->figures[i].name);
+    fprintf(to, "\n");
+}
+
+void bench_report_table(const struct bench_result *r, const struct bench_row *sum,
+                        const struct bench_row rows[], unsigned n_rows, FILE *to)
+{
+    char warnings[WARNINGS_MAX][160];
+    print_environment(r, to);
+    print_load(r, to);
+    fprintf(to, "%-24s %9s/s %9s %9s", "latency in us", is_net(r) ? "frames" : "requests", "MiB/s",
+            "mean");
     for (unsigned i = 0; i < ARRAY_LEN(percentiles); i++)
         fprintf(to, " %9s", percentiles[i].name);
     fprintf(to, " %9s\n", "max");
-    for (unsigned i = 0; o->n_guests > 1 && i < o->n_guests; i++)
-        print_row(r, tail_of(o->sockets[i]), disk_load_stats(r->load, i), to);
-    print_row(r, "all", &sum, to);
-    fprintf(to, "%llu reads, %llu writes, %llu errors, %llu kicks", (unsigned long long)sum.n_reads,
-            (unsigned long long)sum.n_writes, (unsigned long long)sum.n_errors,
-            (unsigned long long)sum.n_kicks);
-    if (o->load.verify)
-        fprintf(to, "; %llu reads verified", (unsigned long long)sum.n_verified);
-    fprintf(to, "\n");
+    for (unsigned i = 0; n_rows > 1 && i < n_rows; i++)
+        print_row(r, &rows[i], to);
+    print_row(r, sum, to);
+    print_figures(sum, to);
+    unsigned n = bench_run_warnings(r, warnings, WARNINGS_MAX);
+    for (unsigned i = 0; i < n; i++)
+        fprintf(to, "warning: %s\n", warnings[i]);
 }
 
 // ---- JSON --------------------------------------------------------------------------------
@@ -108,33 +117,75 @@ static json_t *latency_json(const struct bench_result *r, const struct histogram
     return j;
 }
 
-static json_t *stats_json(const struct bench_result *r, const struct disk_load_stats *s)
+static json_t *row_json(const struct bench_result *r, const struct bench_row *row)
 {
-    uint64_t ios = n_done(s);
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:o}", "reads", (json_int_t)s->n_reads,
-                     "writes", (json_int_t)s->n_writes, "errors", (json_int_t)s->n_errors,
-                     "verified", (json_int_t)s->n_verified, "kicks", (json_int_t)s->n_kicks, "iops",
-                     (double)ios / r->seconds, "mib_per_s", mib_per_s(r, ios), "latency_us",
-                     latency_json(r, &s->latency));
+    json_t *j = json_pack("{s:f, s:f, s:o}", is_net(r) ? "fps" : "iops",
+                          (double)row->n_done / r->seconds, "mib_per_s", mib_per_s(r, row->n_bytes),
+                          "latency_us", latency_json(r, row->latency));
+    for (unsigned i = 0; i < row->n_figures; i++)
+        json_object_set_new(j, row->figures[i].name,
+                            json_integer((json_int_t)row->figures[i].value));
+    return j;
 }
 
-void bench_report_json(const struct bench_result *r, FILE *to)
+static json_t *environment_json(const struct bench_result *r)
+{
+    const struct environment *env = &r->environment;
+    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:f}", "processor", env->processor,
+                          "kernel", env->kernel, "governor", env->governor, "clock", env->clock,
+                          "processors", (int)env->n_processors, "huge_pages",
+                          (json_int_t)env->n_huge_pages, "ticks_per_second", env->ticks_per_second);
+    if (r->has_distance)
+        json_object_set_new(
+            j, "round_trip_ns",
+            json_pack("{s:f, s:f}", "before", r->near_before_ns, "after", r->near_after_ns));
+    return j;
+}
+
+static json_t *warnings_json(const struct bench_result *r)
+{
+    char warnings[WARNINGS_MAX][160];
+    json_t *j = json_array();
+    unsigned n = bench_run_warnings(r, warnings, WARNINGS_MAX);
+    for (unsigned i = 0; i < n; i++)
+        json_array_append_new(j, json_string(warnings[i]));
+    return j;
+}
+
+static void set_load(json_t *j, const struct bench_result *r)
 {
     const struct bench_options *o = r->options;
-    struct disk_load_stats sum;
-    add_up(r, &sum);
-    json_t *guests = json_array();
-    for (unsigned i = 0; i < o->n_guests; i++) {
-        json_t *g = stats_json(r, disk_load_stats(r->load, i));
-        json_object_set_new(g, "socket", json_string(o->sockets[i]));
+    if (is_net(r)) {
+        json_object_set_new(j, "mode", json_string(bench_options_mode(o)));
+        json_object_set_new(j, "size", json_string(o->size));
+    } else {
+        json_object_set_new(j, "rw", json_string(bench_options_pattern(o)));
+        json_object_set_new(j, "bs", json_integer((json_int_t)o->block_bytes));
+    }
+    json_object_set_new(j, "depth", json_integer(is_net(r) ? o->net_load.depth : o->depth));
+    json_object_set_new(j, "queues", json_integer(o->n_queues));
+    json_object_set_new(j, "ring", json_string(bench_options_layout(o)));
+    json_object_set_new(j, "ring_size",
+                        json_integer(is_net(r) ? o->nic.ring_size : o->disk.ring_size));
+    json_object_set_new(j, "rate", json_integer((json_int_t)o->rate));
+}
+
+void bench_report_json(const struct bench_result *r, const struct bench_row *sum,
+                       const struct bench_row rows[], unsigned n_rows, FILE *to)
+{
+    json_t *guests = json_array(), *j = json_object();
+    for (unsigned i = 0; i < n_rows; i++) {
+        json_t *g = row_json(r, &rows[i]);
+        json_object_set_new(g, "socket", json_string(r->options->sockets[i]));
         json_array_append_new(guests, g);
     }
-    json_t *all = stats_json(r, &sum);
-    json_t *j =
-        json_pack("{s:s, s:i, s:i, s:i, s:s, s:i, s:f, s:o, s:o}", "rw", bench_options_pattern(o),
-                  "bs", (int)o->load.block_bytes, "depth", (int)o->load.depth, "queues",
-                  (int)o->disk.n_queues, "ring", bench_options_layout(o), "ring_size",
-                  (int)o->disk.ring_size, "seconds", r->seconds, "all", all, "guests", guests);
+    set_load(j, r);
+    json_object_set_new(j, "seconds", json_real(r->seconds));
+    json_object_set_new(j, "idle", json_real(r->idle));
+    json_object_set_new(j, "environment", environment_json(r));
+    json_object_set_new(j, "warnings", warnings_json(r));
+    json_object_set_new(j, "all", row_json(r, sum));
+    json_object_set_new(j, "guests", guests);
     json_dumpf(j, to, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     fprintf(to, "\n");
     json_decref(j);

@@ -28,6 +28,8 @@ struct load_disk {
 struct disk_load {
     struct disk_load_config config;
     uint32_t sectors; // in a block
+    struct pace pace;
+    uint64_t n_turns;
     unsigned n_disks;
     struct load_disk disks[];
 };
@@ -198,16 +200,17 @@ static void offer(struct disk_load *l, struct load_disk *ld, unsigned queue, uin
 {
     struct load_queue *q = &ld->queues[queue];
     struct driver_chain *chains[BATCH_MAX];
-    unsigned n = (unsigned)MIN((uint64_t)MIN(q->n_idle, BATCH_MAX), *n_left);
-    if (!n)
+    unsigned max = (unsigned)MIN((uint64_t)MIN(q->n_idle, BATCH_MAX), *n_left), n = 0;
+    if (!max)
         return;
-    uint64_t now = cycles_now();
-    for (unsigned i = 0; i < n; i++) {
+    for (uint64_t now = cycles_now(); n < max && pace_is_due(&l->pace, now); n++) {
         struct guest_request *r = q->idle[--q->n_idle];
         prepare(l, ld, r);
-        r->submitted_at = now;
-        chains[i] = &r->chain;
+        r->submitted_at = pace_take(&l->pace, now);
+        chains[n] = &r->chain;
     }
+    if (!n)
+        return;
     *n_left -= n;
     unsigned n_added = driver_add(ld->disk->drivers[queue], chains, n);
     assert(n_added == n && "the ring has room for the depth");
@@ -281,15 +284,23 @@ static int turn_queue(struct disk_load *l, struct load_disk *ld, unsigned queue,
 int disk_load_turn(struct disk_load *l, uint64_t *n_left, struct error *e)
 {
     int total = 0;
+    uint64_t first = l->n_turns++; // everyone is first in turn: at a fixed rate it gets what is due
     for (unsigned i = 0; i < l->n_disks; i++) {
-        for (unsigned k = 0; k < l->disks[i].disk->config.n_queues; k++) {
-            int n = turn_queue(l, &l->disks[i], k, n_left, e);
+        struct load_disk *ld = &l->disks[(first + i) % l->n_disks];
+        unsigned n_queues = ld->disk->config.n_queues;
+        for (unsigned k = 0; k < n_queues; k++) {
+            int n = turn_queue(l, ld, (unsigned)((first + k) % n_queues), n_left, e);
             if (unlikely(n < 0))
                 return n;
             total += n;
         }
     }
     return total;
+}
+
+void disk_load_pace(struct disk_load *l, double per_second, double ticks_per_second)
+{
+    pace_start(&l->pace, per_second, ticks_per_second, cycles_now());
 }
 
 uint64_t disk_load_n_in_flight(const struct disk_load *l)
@@ -299,6 +310,14 @@ uint64_t disk_load_n_in_flight(const struct disk_load *l)
         for (unsigned k = 0; k < l->disks[i].disk->config.n_queues; k++)
             n += l->config.depth - l->disks[i].queues[k].n_idle;
     }
+    return n;
+}
+
+uint64_t disk_load_n_done(const struct disk_load *l)
+{
+    uint64_t n = 0;
+    for (unsigned i = 0; i < l->n_disks; i++)
+        n += l->disks[i].stats.n_reads + l->disks[i].stats.n_writes;
     return n;
 }
 

@@ -11,6 +11,7 @@
 
 #include "bench/guest_disk.h"
 #include "bench/histogram.h"
+#include "bench/pace.h"
 
 enum disk_load_pattern {
     DISK_LOAD_READ, // in order
@@ -54,5 +55,12 @@ uint64_t disk_load_memory_bytes(const struct disk_load_config *config, unsigned 
 // the rules, or data differ.
 int disk_load_turn(struct disk_load *l, uint64_t *n_left, struct error *e);
 
+// From now on so many requests are offered each second, on all disks together; 0: as many as come
+// back.
+void disk_load_pace(struct disk_load *l, double per_second, double ticks_per_second);
+
 uint64_t disk_load_n_in_flight(const struct disk_load *l);
+// What came back so far, of all.
+uint64_t disk_load_n_done(const struct disk_load *l);
+
 const struct disk_load_stats *disk_load_stats(const struct disk_load *l, unsigned disk);

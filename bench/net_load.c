@@ -47,10 +47,11 @@ struct net_load {
     unsigned n_nics;
     uint16_t run;     // so that what an earlier load left behind is told apart
     uint64_t n_mixed; // frames, for imix
+    struct pace pace;
     struct load_nic nics[];
 };
 
-static const uint16_t imix[] = {60, 60, 570, 60, 60, 570, 1514, 60, 570, 60, 60, 570};
+static const uint16_t imix[] = {64, 64, 570, 64, 64, 570, 1514, 64, 570, 64, 64, 570};
 
 // ---- frames ------------------------------------------------------------------------------
 
@@ -254,13 +255,14 @@ static void send_new(struct load_nic *ln, uint64_t *n_left)
         .type = ETHER_TYPE, .flow = flow_id(ln->index, ln->pair), .run = ln->load->run};
     put_address(l.destination, peer_of(ln->index));
     put_address(l.source, ln->index);
-    while (f->n_away < ln->load->config.depth && *n_left) {
+    struct pace *pace = &ln->load->pace;
+    while (f->n_away < ln->load->config.depth && *n_left && pace_is_due(pace, ln->now)) {
         struct nic_buffer *b = guest_nic_idle(ln->nic, ln->pair);
         if (!b)
             return;
         l.bytes = (uint16_t)next_size(ln->load);
         l.number = f->next_number++;
-        l.sent_at = ln->now;
+        l.sent_at = pace_take(pace, ln->now);
         write_frame(ln, b, &l);
         f->n_away++;
         ln->stats.n_sent++;
@@ -301,6 +303,11 @@ int net_load_turn(struct net_load *l, uint64_t *n_left, struct error *e)
     return total;
 }
 
+void net_load_pace(struct net_load *l, double per_second, double ticks_per_second)
+{
+    pace_start(&l->pace, per_second, ticks_per_second, cycles_now());
+}
+
 uint64_t net_load_n_in_flight(const struct net_load *l)
 {
     uint64_t n = 0;
@@ -321,6 +328,14 @@ void net_load_give_up(struct net_load *l)
             f->n_away = 0;
         }
     }
+}
+
+uint64_t net_load_n_done(const struct net_load *l)
+{
+    uint64_t n = 0;
+    for (unsigned i = 0; i < l->n_nics; i++)
+        n += l->nics[i].stats.n_received;
+    return n;
 }
 
 const struct net_load_stats *net_load_stats(const struct net_load *l, unsigned nic)

@@ -12,9 +12,10 @@
 
 #include "bench/guest_nic.h"
 #include "bench/histogram.h"
+#include "bench/pace.h"
 
 #define NET_LOAD_FRAME_MIN 60 // bytes without a checksum, as a driver sees it
-#define NET_LOAD_IMIX      0  // seven of 60 bytes, four of 570, one of 1514
+#define NET_LOAD_IMIX      0  // seven of 64 bytes, four of 570, one of 1514
 
 enum net_load_mode {
     NET_LOAD_FORWARD, // even guests send, odd ones receive
@@ -50,8 +51,14 @@ void net_load_close(struct net_load *l); // NULL is fine
 // data differ.
 int net_load_turn(struct net_load *l, uint64_t *n_left, struct error *e);
 
+// From now on so many frames are sent each second, by all devices together; 0: as many as arrive.
+void net_load_pace(struct net_load *l, double per_second, double ticks_per_second);
+
 // On their way. Those that will not come any more: count them as lost and go on without them.
 uint64_t net_load_n_in_flight(const struct net_load *l);
 void net_load_give_up(struct net_load *l);
+
+// What came back so far, of all.
+uint64_t net_load_n_done(const struct net_load *l);
 
 const struct net_load_stats *net_load_stats(const struct net_load *l, unsigned nic);
