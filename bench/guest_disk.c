@@ -35,6 +35,15 @@ static int check_features(const struct guest_disk *d, uint64_t wanted, struct er
     return 0;
 }
 
+// Other back ends have no more config space than their features need, and refuse to read beyond.
+static uint32_t space_bytes(const struct guest_disk *d)
+{
+    uint64_t later = VIRTIO_BIT(VIRTIO_BLK_F_SECURE_ERASE) | VIRTIO_BIT(VIRTIO_BLK_F_ZONED);
+    return d->frontend->features & later
+               ? sizeof d->space
+               : offsetof(struct virtio_blk_config, max_secure_erase_sectors);
+}
+
 static int negotiate(struct guest_disk *d, struct error *e)
 {
     const struct guest_disk_config *c = &d->config;
@@ -47,7 +56,7 @@ static int negotiate(struct guest_disk *d, struct error *e)
                        c->n_queues);
     uint64_t acknowledged = d->frontend->protocol_features;
     if (rc == 0 && acknowledged & VIRTIO_BIT(VHOST_USER_PROTOCOL_F_CONFIG))
-        rc = frontend_get_config(d->frontend, 0, &d->space, sizeof d->space, e);
+        rc = frontend_get_config(d->frontend, 0, &d->space, space_bytes(d), e);
     if (rc == 0 && acknowledged & VIRTIO_BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD))
         rc = frontend_open_inflight(d->frontend, c->n_queues, c->ring_size, e);
     return rc < 0 ? rc : frontend_share_memory(d->frontend, e);

@@ -240,17 +240,33 @@ static_assert(sizeof(struct virtio_net_ctrl) == 2, "5.1.6.5");
 #define VIRTIO_BLK_F_MQ           12
 #define VIRTIO_BLK_F_DISCARD      13
 #define VIRTIO_BLK_F_WRITE_ZEROES 14
+#define VIRTIO_BLK_F_LIFETIME     15
+#define VIRTIO_BLK_F_SECURE_ERASE 16
+#define VIRTIO_BLK_F_ZONED        17
 
-#define VIRTIO_BLK_T_IN           0u // 5.2.6
-#define VIRTIO_BLK_T_OUT          1u
-#define VIRTIO_BLK_T_FLUSH        4u
-#define VIRTIO_BLK_T_GET_ID       8u
-#define VIRTIO_BLK_T_DISCARD      11u
-#define VIRTIO_BLK_T_WRITE_ZEROES 13u
+#define VIRTIO_BLK_T_IN             0u // 5.2.6
+#define VIRTIO_BLK_T_OUT            1u
+#define VIRTIO_BLK_T_FLUSH          4u
+#define VIRTIO_BLK_T_GET_ID         8u
+#define VIRTIO_BLK_T_GET_LIFETIME   10u
+#define VIRTIO_BLK_T_DISCARD        11u
+#define VIRTIO_BLK_T_WRITE_ZEROES   13u
+#define VIRTIO_BLK_T_SECURE_ERASE   14u
+#define VIRTIO_BLK_T_ZONE_APPEND    15u
+#define VIRTIO_BLK_T_ZONE_REPORT    16u
+#define VIRTIO_BLK_T_ZONE_OPEN      18u
+#define VIRTIO_BLK_T_ZONE_CLOSE     20u
+#define VIRTIO_BLK_T_ZONE_FINISH    22u
+#define VIRTIO_BLK_T_ZONE_RESET     24u
+#define VIRTIO_BLK_T_ZONE_RESET_ALL 26u
 
-#define VIRTIO_BLK_S_OK     0u // 5.2.6
-#define VIRTIO_BLK_S_IOERR  1u
-#define VIRTIO_BLK_S_UNSUPP 2u
+#define VIRTIO_BLK_S_OK                   0u // 5.2.6
+#define VIRTIO_BLK_S_IOERR                1u
+#define VIRTIO_BLK_S_UNSUPP               2u
+#define VIRTIO_BLK_S_ZONE_INVALID_CMD     3u
+#define VIRTIO_BLK_S_ZONE_UNALIGNED_WP    4u
+#define VIRTIO_BLK_S_ZONE_OPEN_RESOURCE   5u
+#define VIRTIO_BLK_S_ZONE_ACTIVE_RESOURCE 6u
 
 #define VIRTIO_BLK_SECTOR_SIZE 512u
 #define VIRTIO_BLK_ID_BYTES    20u // 5.2.6.1, not terminated when full
@@ -270,6 +286,39 @@ struct virtio_blk_discard_write_zeroes { // 5.2.6
     uint32_t flags;
 };
 static_assert(sizeof(struct virtio_blk_discard_write_zeroes) == 16, "5.2.6");
+
+struct virtio_blk_lifetime {            // 5.2.6
+    uint16_t pre_eol_info;              // 0: unknown; 1: normal, 2: warning, 3: urgent
+    uint16_t device_lifetime_est_typ_a; // 0: unknown; tenths of the life used, 11: all of it
+    uint16_t device_lifetime_est_typ_b;
+};
+static_assert(sizeof(struct virtio_blk_lifetime) == 6, "5.2.6");
+
+#define VIRTIO_BLK_ZT_SWR 2u // 5.2.6: sequential writes required
+
+#define VIRTIO_BLK_ZS_EMPTY  1u // 5.2.6
+#define VIRTIO_BLK_ZS_IOPEN  2u
+#define VIRTIO_BLK_ZS_EOPEN  3u
+#define VIRTIO_BLK_ZS_CLOSED 4u
+#define VIRTIO_BLK_ZS_FULL   14u
+
+struct virtio_blk_zone_report { // 5.2.6, then the descriptors
+    uint64_t nr_zones;
+    uint8_t reserved[56];
+};
+static_assert(sizeof(struct virtio_blk_zone_report) == 64, "5.2.6");
+
+struct virtio_blk_zone_descriptor { // 5.2.6, in sectors
+    uint64_t z_cap;
+    uint64_t z_start;
+    uint64_t z_wp;
+    uint8_t z_type;
+    uint8_t z_state;
+    uint8_t reserved[38];
+};
+static_assert(sizeof(struct virtio_blk_zone_descriptor) == 64, "5.2.6");
+
+#define VIRTIO_BLK_Z_HM 1u // 5.2.4: host-managed
 
 struct virtio_blk_config { // 5.2.4
     uint64_t capacity;     // in units of 512 bytes
@@ -297,5 +346,17 @@ struct virtio_blk_config { // 5.2.4
     uint32_t max_write_zeroes_seg;
     uint8_t write_zeroes_may_unmap;
     uint8_t unused1[3];
+    uint32_t max_secure_erase_sectors;
+    uint32_t max_secure_erase_seg;
+    uint32_t secure_erase_sector_alignment;
+    struct {
+        uint32_t zone_sectors;
+        uint32_t max_open_zones; // 0: any number
+        uint32_t max_active_zones;
+        uint32_t max_append_sectors;
+        uint32_t write_granularity; // bytes
+        uint8_t model;
+        uint8_t unused2[3];
+    } zoned;
 } __attribute__((packed));
-static_assert(sizeof(struct virtio_blk_config) == 60, "5.2.4");
+static_assert(sizeof(struct virtio_blk_config) == 96, "5.2.4");
