@@ -79,6 +79,15 @@ static_assert(sizeof(struct inflight_split) + SPLIT_SIZE_MAX * sizeof(struct inf
 // [C] Bytes of one queue's region, a multiple of INFLIGHT_ALIGN.
 size_t inflight_queue_bytes(uint64_t features, uint32_t queue_size);
 
+static_assert(offsetof(struct inflight_split, version) == offsetof(struct inflight_packed, version),
+              "inflight_is_used() reads either");
+
+// [C] Whether a queue has been run with this record, of either layout.
+static inline bool inflight_is_used(const void *record)
+{
+    return guest_load16(&((const struct inflight_split *)record)->version) != 0;
+}
+
 // A process that is killed stops between two instructions: what it stored before is stored.
 // So the steps below only need their program order kept, by the compiler.
 static inline void inflight_step(void)

@@ -116,6 +116,14 @@ static int check_config(const struct ring_config *config, struct error *e)
     return 0;
 }
 
+// Neither a base nor a record tells of chains before. A ring that stands at its beginning again
+// by chance, without a record, is taken for fresh.
+static bool is_fresh(const struct ring *r, bool is_record_used)
+{
+    return !is_record_used && r->next_avail == 0 && r->next_used == 0 &&
+           (!r->is_packed || (r->avail_wrap && r->used_wrap));
+}
+
 int ring_start(struct ring *r, const struct ring_config *config, const struct mem *m,
                struct dirty *log, struct ring_stats *stats, struct error *e)
 {
@@ -152,9 +160,11 @@ int ring_start(struct ring *r, const struct ring_config *config, const struct me
         error_set(e, -err, "no memory for a ring of size %u", config->size);
         goto err_reset;
     }
+    bool is_record_used = r->record && inflight_is_used(r->record);
     err = r->is_packed ? ring_packed_open(r, config, e) : ring_split_open(r, config, e);
     if (err)
         goto err_free;
+    r->is_fresh = is_fresh(r, is_record_used);
     ring_unpark(r);
     return 0;
 

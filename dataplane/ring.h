@@ -189,6 +189,7 @@ struct ring {
     bool has_event_idx;
     bool has_indirect;
     bool is_ordered;  // IN_ORDER, or no in-flight record: used in pop order
+    bool is_fresh;    // started at its beginning: the driver has had nothing from it
     bool notify_once; // after a start, whatever the suppression says
     uint8_t fault;    // enum ring_fault
 
