@@ -2,63 +2,20 @@
 #include "devices/blk.h"
 
 #include "dataplane/vhost_user.h"
-#include "devices/blk_request.h"
+#include "devices/blk_config.h"
+#include "devices/disk_zoned.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define QUEUES_DEFAULT 64
-#define SEGS_MAX       126        // 5.2.4: with header and status a chain of 128
-#define SEG_BYTES_MAX  (1u << 20) // 5.2.4: what a driver may put into one segment
+#define ZONE_BYTES_MIN (64u << 10)
+#define ZONE_BYTES_MAX (UINT64_C(1) << 40) // their sectors are counted in 32 bits (5.2.4)
 
 static const struct disk_type *const disk_types[] = {&disk_file, &disk_ram, &disk_null};
 
 // ---- open and close ----------------------------------------------------------------------
-
-static unsigned log2_of(uint32_t v)
-{
-    return 31u - (unsigned)__builtin_clz(v);
-}
-
-static void fill_ranges(struct virtio_blk_config *config, const struct disk *disk)
-{
-    uint32_t sectors = disk->range_bytes / DISK_SECTOR_BYTES;
-    config->max_discard_sectors = sectors;
-    config->max_discard_seg = disk->n_ranges;
-    config->discard_sector_alignment = disk->physical_bytes / DISK_SECTOR_BYTES;
-    config->max_write_zeroes_sectors = sectors;
-    config->max_write_zeroes_seg = disk->n_ranges;
-    config->write_zeroes_may_unmap = disk->can_unmap;
-}
-
-static void fill_config(struct device *d, const struct disk *disk)
-{
-    uint32_t logical = disk->logical_bytes;
-    struct virtio_blk_config config = {
-        .capacity = disk->bytes / DISK_SECTOR_BYTES,
-        .size_max = SEG_BYTES_MAX,
-        .seg_max = SEGS_MAX,
-        .blk_size = logical,
-        .topology.physical_block_exp = (uint8_t)log2_of(disk->physical_bytes / logical),
-        .topology.min_io_size = (uint16_t)MIN(disk->physical_bytes / logical, UINT16_MAX),
-        .topology.opt_io_size = disk->optimal_bytes / logical,
-        .num_queues = d->n_queues,
-    };
-    static_assert(sizeof(config) <= sizeof(d->config), "config space holds it");
-    if (!disk->is_read_only)
-        fill_ranges(&config, disk);
-    memcpy(d->config, &config, sizeof(config));
-    d->config_bytes = sizeof(config);
-
-    d->features = VIRTIO_BIT(VIRTIO_BLK_F_SIZE_MAX) | VIRTIO_BIT(VIRTIO_BLK_F_SEG_MAX) |
-                  VIRTIO_BIT(VIRTIO_BLK_F_BLK_SIZE) | VIRTIO_BIT(VIRTIO_BLK_F_FLUSH) |
-                  VIRTIO_BIT(VIRTIO_BLK_F_TOPOLOGY) | VIRTIO_BIT(VIRTIO_BLK_F_MQ);
-    if (disk->is_read_only)
-        d->features |= VIRTIO_BIT(VIRTIO_BLK_F_RO);
-    else
-        d->features |= VIRTIO_BIT(VIRTIO_BLK_F_DISCARD) | VIRTIO_BIT(VIRTIO_BLK_F_WRITE_ZEROES);
-}
 
 // The schema lets exactly one of the keys through.
 static const struct disk_type *type_of(const struct line *l)
@@ -88,6 +45,47 @@ static int check_file_key(const struct line *l, const char *key, struct error *e
                      line_text(l, key, ""));
 }
 
+// The schema lets nothing but positive numbers through.
+static int check_zones(const struct disk *d, const struct line *l, struct error *e)
+{
+    uint64_t size = line_number(l, "zoned", 0);
+    const char *text = line_text(l, "zoned", "");
+    if (!line_has(l, "ram") && !line_has(l, "null"))
+        return error_set(e, EINVAL,
+                         "disk %s: zoned=%s: only ram= and null= disks have zones: a file would "
+                         "outlive their write pointers",
+                         d->name, text);
+    if (!is_power_of_two(size) || size < ZONE_BYTES_MIN || size > ZONE_BYTES_MAX)
+        return error_set(e, EINVAL, "disk %s: zoned=%s: a power of two from 64K to 1T", d->name,
+                         text);
+    if (size > d->bytes || (d->bytes - 1) / size >= DISK_ZONES_MAX)
+        return error_set(e, EINVAL, "disk %s: zoned=%s: a disk has 1 to %u zones", d->name, text,
+                         DISK_ZONES_MAX);
+    return 0;
+}
+
+static int open_zones(struct disk *d, const struct line *l, struct error *e)
+{
+    static const char *const limits[] = {"zones-open", "zones-active"};
+    for (unsigned i = 0; i < ARRAY_LEN(limits); i++) {
+        if (line_has(l, limits[i]) && !line_has(l, "zoned"))
+            return error_set(e, EINVAL, "disk %s: %s=%s: only a zoned= disk has that", d->name,
+                             limits[i], line_text(l, limits[i], ""));
+    }
+    if (!line_has(l, "zoned"))
+        return 0;
+    int err = check_zones(d, l, e);
+    if (err)
+        return err;
+    d->zones = disk_zones_open(&(struct disk_zones_config){
+        .n_sectors = d->bytes / DISK_SECTOR_BYTES,
+        .zone_sectors = line_number(l, "zoned", 0) / DISK_SECTOR_BYTES,
+        .open_max = (uint32_t)line_number(l, "zones-open", 0),
+        .active_max = (uint32_t)line_number(l, "zones-active", 0),
+    });
+    return d->zones ? 0 : error_set(e, ENOMEM, "disk %s: out of memory", d->name);
+}
+
 static int blk_open(struct device *d, const struct line *l, struct error *e)
 {
     int err = check_size(l, "ram", e);
@@ -113,15 +111,22 @@ static int blk_open(struct device *d, const struct line *l, struct error *e)
         free(b);
         return err;
     }
+    err = open_zones(&b->disk, l, e);
+    if (err) {
+        b->disk.type->close(&b->disk);
+        free(b);
+        return err;
+    }
     d->n_queues = (uint16_t)line_number(l, "queues", QUEUES_DEFAULT);
     d->priv = b;
-    fill_config(d, &b->disk);
+    blk_config_fill(d);
     return 0;
 }
 
 static void blk_close(struct device *d)
 {
     struct blk *b = d->priv;
+    disk_zones_close(b->disk.zones);
     b->disk.type->close(&b->disk);
     free(b);
 }
@@ -134,6 +139,8 @@ static int blk_resize(struct device *d, uint64_t *bytes, struct error *e)
     if (*bytes % DISK_SECTOR_BYTES)
         return error_set(e, EINVAL, "disk %s: %llu bytes: a size is a multiple of %u", d->name,
                          (unsigned long long)*bytes, DISK_SECTOR_BYTES);
+    if (disk->zones)
+        return error_set(e, EINVAL, "disk %s: a zoned= disk keeps its size", d->name);
     uint64_t wanted = *bytes;
     if (!wanted || wanted >= now) {
         int err = disk->type->grow(disk, &wanted, e);
@@ -145,8 +152,7 @@ static int blk_resize(struct device *d, uint64_t *bytes, struct error *e)
         return error_set(e, EINVAL, "disk %s: from %llu to %llu bytes: a disk only grows", d->name,
                          now, (unsigned long long)wanted);
     disk->bytes = wanted;
-    uint64_t capacity = wanted / DISK_SECTOR_BYTES;
-    memcpy(d->config + offsetof(struct virtio_blk_config, capacity), &capacity, sizeof(capacity));
+    blk_config_resized(d);
     *bytes = wanted;
     return 0;
 }
@@ -156,6 +162,10 @@ static int blk_resize(struct device *d, uint64_t *bytes, struct error *e)
 static int blk_queue_start(struct queue *q, struct error *e)
 {
     struct blk *b = q->device->priv;
+    // 5.2.5.2: such a disk fails a driver that knows no zones. There is no status to refuse here.
+    if (b->disk.zones && !(q->ring.features & VIRTIO_BIT(VIRTIO_BLK_F_ZONED)))
+        return error_set(e, EPROTO, "disk %s: zoned=: the driver did not accept zones",
+                         q->device->name);
     size_t bytes = sizeof(struct disk_queue) + q->ring.size * sizeof(struct disk_request);
     struct disk_queue *dq = aligned_alloc(CACHE_LINE, bytes);
     if (!dq)
@@ -164,13 +174,12 @@ static int blk_queue_start(struct queue *q, struct error *e)
     dq->disk = &b->disk;
     dq->queue = q;
     dq->done = blk_request_finish;
-    // 5.2.6.2: a driver that did not take FLUSH relies on each write.
-    dq->is_write_through = !(q->ring.features & VIRTIO_BIT(VIRTIO_BLK_F_FLUSH));
     int err = b->disk.type->queue_start ? b->disk.type->queue_start(dq, e) : 0;
     if (err) {
         free(dq);
         return err;
     }
+    blk_cache_start(dq);
     q->priv = dq;
     return 0;
 }
@@ -178,6 +187,7 @@ static int blk_queue_start(struct queue *q, struct error *e)
 static void blk_queue_stop(struct queue *q)
 {
     struct disk_queue *dq = q->priv;
+    blk_cache_stop(dq);
     if (dq->disk->type->queue_stop)
         dq->disk->type->queue_stop(dq);
     free(dq);
@@ -216,6 +226,7 @@ static unsigned blk_poll(struct queue *q, unsigned budget)
     if (n == 0)
         return 0;
     prefetch_batch(dq, chains, n);
+    blk_cache_look(dq);
 
     struct disk_request *batch[RING_BATCH_MAX];
     unsigned n_batch = 0;
@@ -265,6 +276,23 @@ static const struct line_key blk_keys[] = {
      .kind = LINE_CHOICE,
      .choices = "add|start",
      .help = "file: when the image's lock is taken first (add)"},
+    {.name = "zoned",
+     .kind = LINE_SIZE,
+     .min = 1,
+     .value = "SIZE",
+     .help = "ram, null: host-managed zones of that size, all empty at first"},
+    {.name = "zones-open",
+     .kind = LINE_NUMBER,
+     .min = 1,
+     .max = DISK_ZONES_OPEN_MAX,
+     .value = "N",
+     .help = "zoned: the most that can be open at once (any number)"},
+    {.name = "zones-active",
+     .kind = LINE_NUMBER,
+     .min = 1,
+     .max = DISK_ZONES_MAX,
+     .value = "N",
+     .help = "zoned: the most that can be open or closed at once (any number)"},
     {.name = "queues",
      .kind = LINE_NUMBER,
      .min = 1,
@@ -287,8 +315,8 @@ const struct device_type blk_device = {
              .common = device_socket_keys},
     .virtio_id = VIRTIO_ID_BLOCK,
     .queues_max = DEVICE_QUEUES_MAX,
-    .protocol_features = VIRTIO_BIT(VHOST_USER_PROTOCOL_F_CONFIG) |
-                         VIRTIO_BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD),
+    .protocol_features =
+        VIRTIO_BIT(VHOST_USER_PROTOCOL_F_CONFIG) | VIRTIO_BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD),
     .open = blk_open,
     .close = blk_close,
     .poll = blk_poll,
@@ -296,5 +324,7 @@ const struct device_type blk_device = {
     .queue_stop = blk_queue_stop,
     .lane_enter = blk_lane_enter,
     .lane_leave = blk_lane_leave,
+    .config_read = blk_config_read,
+    .config_write = blk_config_write,
     .resize = blk_resize,
 };

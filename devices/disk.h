@@ -27,13 +27,15 @@ enum disk_operation {
     DISK_DISCARD, // whatever is read there afterwards; the space may be given back
     DISK_ZERO,    // zeros, and the space stays taken
     DISK_UNMAP,   // zeros, and the space may be given back
+    DISK_ERASE,   // as zeros, and nothing can bring back what was there; where can_erase
+    DISK_OPERATIONS,
 };
 
 enum disk_result {
     DISK_OK,
     DISK_FAILED,
     DISK_UNSUPPORTED,
-    DISK_LATER, // not there yet
+    DISK_LATER = UINT8_MAX, // not there yet
 };
 
 struct disk_queue;
@@ -70,7 +72,12 @@ struct disk {
     uint32_t optimal_bytes;  // preferred size of a transfer; 0: none
     uint32_t range_bytes;    // the longest range of a discard or of zeros: whole sectors
     uint8_t n_ranges;        // of one request, at most
+    uint32_t discard_bytes;  // discards in multiples of it do most; 0: physical_bytes
     bool can_unmap;          // zeros may give space back
+    bool can_erase;
+    bool has_lifetime; // what can be known of how worn it is
+    struct virtio_blk_lifetime lifetime;
+    struct disk_zones *zones; // [blk] NULL: not zoned
     uint8_t *memory;         // ram
     uint64_t reserved_bytes; // ram: of addresses
     struct image *image;     // file
@@ -84,6 +91,8 @@ struct disk_queue {
     void (*done)(struct disk_request *r);
     void *priv;            // the back end's, from its queue_start to its queue_stop
     int file_slot;         // file: in the lane's file table
+    // [blk] enum blk_cache of the device; NULL: is_write_through stays as it is.
+    _Atomic uint8_t *cache;
     bool is_write_through; // a write is stable when its result is DISK_OK
     _Alignas(CACHE_LINE) struct disk_request requests[]; // by chain id
 };

@@ -19,6 +19,7 @@ static int null_open(struct disk *d, const struct line *l, struct error *e)
     d->physical_bytes = DISK_SECTOR_BYTES;
     d->range_bytes = RANGE_BYTES_MAX;
     d->n_ranges = RANGES_MAX;
+    d->can_erase = true; // nothing was kept
     return 0;
 }
 

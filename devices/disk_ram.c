@@ -36,6 +36,7 @@ static int ram_open(struct disk *d, const struct line *l, struct error *e)
     d->range_bytes = RANGE_BYTES_MAX;
     d->n_ranges = 1;
     d->can_unmap = true;
+    d->can_erase = true;
     d->memory = reserve(d->bytes, &d->reserved_bytes);
     if (!d->memory)
         return error_set(e, ENOMEM, "disk %s: ram=%s: %s", d->name, line_text(l, "ram", ""),
@@ -104,7 +105,7 @@ static void unmap(uint8_t *from, uint8_t *to)
 
 static __attribute__((noinline)) void ram_clear(const struct disk_request *r, uint8_t *from)
 {
-    if (r->operation == DISK_ZERO)
+    if (r->operation == DISK_ZERO || r->operation == DISK_ERASE)
         memset(from, 0, r->bytes);
     else if (r->operation != DISK_FLUSH)
         unmap(from, from + r->bytes);

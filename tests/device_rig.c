@@ -47,16 +47,22 @@ static void share_memory(struct device_rig *rig)
     check_ok(mem_set(&rig->mem, NULL, &desc, &region->fd, 1, &e), &e);
 }
 
-static void start_ring(struct device_rig *rig, uint64_t features)
+static void open_driver(struct device_rig *rig, uint64_t features)
+{
+    struct error e;
+    struct driver_config setup = {.features = features, .size = RING_SIZE};
+    rig->features = features;
+    check_ok(driver_open(&rig->driver, rig->guest, &setup, &e), &e);
+}
+
+static void start_ring(struct device_rig *rig)
 {
     struct error e;
     struct queue *q = rig->queue;
-    struct driver_config setup = {.features = features, .size = RING_SIZE};
-    check_ok(driver_open(&rig->driver, rig->guest, &setup, &e), &e);
     struct driver_areas areas;
     driver_describe(rig->driver, &areas);
     struct ring_config config = {
-        .features = features,
+        .features = rig->features,
         .size = RING_SIZE,
         .base = driver_base(rig->driver),
         .desc_addr = guest_user_addr(rig->guest, areas.desc),
@@ -84,7 +90,6 @@ static void stop_ring(struct device_rig *rig)
     if (q->device->type->queue_stop)
         q->device->type->queue_stop(q);
     ring_stop(&q->ring);
-    driver_close(rig->driver);
 }
 
 void device_rig_open(struct device_rig *rig, const char *line, uint64_t features)
@@ -98,12 +103,14 @@ void device_rig_open(struct device_rig *rig, const char *line, uint64_t features
     assert_int_equal(uring_enable(&rig->lane.uring, NULL, 0), 0);
     check_ok(device_from_line(&rig->device, line, &e), &e);
     rig->queue = &rig->device->queues[0];
-    start_ring(rig, features);
+    open_driver(rig, features);
+    start_ring(rig);
 }
 
 void device_rig_close(struct device_rig *rig)
 {
     stop_ring(rig);
+    driver_close(rig->driver);
     device_close(rig->device);
     uring_close(&rig->lane.uring);
     mem_free(rig->mem);
@@ -113,7 +120,15 @@ void device_rig_close(struct device_rig *rig)
 void device_rig_restart(struct device_rig *rig, uint64_t features)
 {
     stop_ring(rig);
-    start_ring(rig, features);
+    driver_close(rig->driver);
+    open_driver(rig, features);
+    start_ring(rig);
+}
+
+void device_rig_resume(struct device_rig *rig)
+{
+    stop_ring(rig);
+    start_ring(rig);
 }
 
 static void publish(struct device_rig *rig)

@@ -20,6 +20,7 @@ struct device_rig {
     struct guest *guest;
     struct mem *mem;
     struct driver *driver;
+    uint64_t features; // the driver's
     struct lane lane;
     struct device *device;
     struct queue *queue; // the device's first
@@ -34,6 +35,8 @@ void device_rig_close(struct device_rig *rig);
 
 // What stands in the queue moves to another start of the ring, as after a reset.
 void device_rig_restart(struct device_rig *rig, uint64_t features);
+// The ring stops, and starts where the driver is.
+void device_rig_resume(struct device_rig *rig);
 
 // Offer @n chains and run until they are all used, or the ring has faulted. Used lengths by
 // position in @lengths. Returns how many came back.
