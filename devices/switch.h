@@ -16,6 +16,8 @@
 #define SWITCH_LEARN_MAX     1024 // of one port: a flood of addresses forgets only its own
 #define SWITCH_AGE_S         300  // an address not seen for so long is forgotten
 
+extern const struct device_type switch_device;
+
 // [C] The switch that a line named; NULL: there is none.
 struct vswitch *switch_find(const char *name);
 
