@@ -9,14 +9,18 @@
 #include "tests/daemon.h"
 
 #include <dirent.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -57,24 +61,38 @@ static void read_once(struct guest_disk *d, struct guest_request *r)
         fail_msg("a request of the neighbour: %s", e.text);
 }
 
+static int control_connect(void)
+{
+    struct error e;
+    char path[CHILD_PATH_MAX];
+    child_path(&sluiced.folder, path, "control");
+    return unix_connect(path, &e);
+}
+
+static bool control_ask(int fd)
+{
+    static const char question[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"list\"}\n";
+    return send(fd, question, sizeof question - 1, MSG_NOSIGNAL) > 0;
+}
+
+static bool control_is_answered(int fd)
+{
+    char answer[4096];
+    struct pollfd pfd = {.fd = fd, .events = POLLIN};
+    if (poll(&pfd, 1, PATIENCE_S * 1000) != 1)
+        return false;
+    answer[MAX(recv(fd, answer, sizeof answer - 1, 0), 0)] = '\0';
+    return strstr(answer, "result") != NULL;
+}
+
 // The control socket answers. False: not now.
 static bool control_answers(void)
 {
-    static const char question[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"list\"}\n";
-    struct error e;
-    char path[CHILD_PATH_MAX], answer[4096];
-    child_path(&sluiced.folder, path, "control");
-    int fd = unix_connect(path, &e);
-    if (fd < 0)
-        return false;
-    struct pollfd pfd = {.fd = fd, .events = POLLIN};
-    ssize_t n = -1;
-    if (send(fd, question, sizeof question - 1, MSG_NOSIGNAL) > 0 &&
-        poll(&pfd, 1, PATIENCE_S * 1000) == 1)
-        n = recv(fd, answer, sizeof answer - 1, 0);
-    close(fd);
-    answer[MAX(n, 0)] = '\0';
-    return strstr(answer, "result") != NULL;
+    int fd = control_connect();
+    bool is_answered = fd >= 0 && control_ask(fd) && control_is_answered(fd);
+    if (fd >= 0)
+        close(fd);
+    return is_answered;
 }
 
 // ---- descriptors -------------------------------------------------------------------------
@@ -206,6 +224,58 @@ static void *send_on(void *argument)
     return NULL;
 }
 
+static void freeze_daemon(void)
+{
+    int status;
+    assert_int_equal(kill(sluiced.pid, SIGSTOP), 0);
+    assert_int_equal(waitpid(sluiced.pid, &status, WUNTRACED), sluiced.pid);
+    assert_true(WIFSTOPPED(status));
+}
+
+// Fill the socket with messages that ask for no answer and wait for nobody.
+static void fill_socket(const struct frontend *f)
+{
+    struct iovec iov = {.iov_len = sizeof(struct vhost_user_header)};
+    struct vhost_user_header m = {VHOST_USER_SET_OWNER, VHOST_USER_VERSION, 0};
+    const struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+    iov.iov_base = &m;
+    unsigned n = 0;
+    while (sendmsg(f->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+        n++;
+    assert_true(n > 100);
+}
+
+static bool is_drained(const struct frontend *f)
+{
+    int n_bytes;
+    assert_int_equal(ioctl(f->fd, SIOCOUTQ, &n_bytes), 0);
+    return n_bytes == 0;
+}
+
+// Hundreds of messages wait when a question of somebody else comes in: it is answered before the
+// daemon is through with them.
+static void test_message_flood_waits_its_turn(void **state)
+{
+    (void)state;
+    bool is_through = true;
+    struct error e;
+    struct guest_disk *bad = daemon_connect(&sluiced, "bad", INDIRECT, 1, 1, 0);
+    int fd = control_connect();
+    // We may be late to look, but not every time.
+    for (unsigned i = 0; is_through && i < 200; i++) {
+        freeze_daemon();
+        fill_socket(bad->frontend);
+        control_ask(fd);
+        assert_int_equal(kill(sluiced.pid, SIGCONT), 0);
+        assert_true(control_is_answered(fd));
+        is_through = is_drained(bad->frontend);
+    }
+    assert_false(is_through);
+    close(fd);
+    check_ok(guest_disk_stop(bad, &e), &e); // its turn comes
+    guest_disk_close(bad);
+}
+
 static void test_message_flood_delays_nobody(void **state)
 {
     (void)state;
@@ -333,6 +403,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_connections_reach_the_limit),
         cmocka_unit_test(test_second_front_ends_are_sent_away),
+        cmocka_unit_test(test_message_flood_waits_its_turn),
         cmocka_unit_test(test_message_flood_delays_nobody),
         cmocka_unit_test(test_longest_chains_take_bounded_memory),
     };
