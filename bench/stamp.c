@@ -67,3 +67,8 @@ int stamp_check(const void *data, uint32_t bytes, struct stamp_key key, struct e
     }
     return 0;
 }
+
+uint32_t stamp_generation(const void *data)
+{
+    return ((const struct stamp *)data)->generation;
+}

@@ -23,3 +23,6 @@ void stamp_write(void *data, uint32_t bytes, struct stamp_key key);
 
 // 0, or -EIO with a sentence that says what the first wrong sector holds instead.
 int stamp_check(const void *data, uint32_t bytes, struct stamp_key key, struct error *e);
+
+// The generation that @data says it has; 0 in a block of zeros.
+uint32_t stamp_generation(const void *data);

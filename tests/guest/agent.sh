@@ -96,6 +96,36 @@ load_stop() {
     [ "$(ls /tmp/load/good.* 2>/dev/null | wc -l)" = "$(ls /tmp/load/round.* | wc -l)" ]
 }
 
+# daemon_start LINE...: a sluiced in this guest, with these disks; returns when it is ready.
+daemon_start() {
+    n=$#
+    while [ $n -gt 0 ]; do
+        set -- "$@" --add "$1"
+        shift
+        n=$((n - 1))
+    done
+    sluiced --control /tmp/control "$@" >/tmp/sluiced.log 2>&1 &
+    echo $! >/tmp/sluiced.pid
+    until grep -q 'sluiced: ready' /tmp/sluiced.log; do
+        kill -0 "$(cat /tmp/sluiced.pid)" || { cat /tmp/sluiced.log && return 1; }
+        sleep 0.1
+    done
+}
+
+# Its exit status after SIGTERM.
+daemon_stop() {
+    kill "$(cat /tmp/sluiced.pid)"
+    wait "$(cat /tmp/sluiced.pid)"
+}
+
+# table NAME TABLE: gives a device-mapper device another table while it is in use.
+table() {
+    dmsetup suspend --noflush --nolockfs "$1" && dmsetup load "$1" --table "$2" && dmsetup resume "$1"
+}
+
+# There is no udev: dmsetup makes the nodes.
+export DM_DISABLE_UDEV=1
+
 exec </dev/ttyS1 >/dev/ttyS1 2>&1
 stty raw -echo
 echo "::ready::"

@@ -5,6 +5,7 @@
     guest.start()
     guest.run("mkfs.ext4 -q /dev/vda")        # its output; an AssertionError if it fails
     guest.reboot()                            # in the same QEMU
+    other.receive(guest)                      # live migration
     guest.stop()
 
 The kernel's messages go to FOLDER/NAME.console; commands go over the second serial port to
@@ -16,9 +17,12 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import select
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -71,17 +75,51 @@ class Rng:
         ]
 
 
+@dataclasses.dataclass
+class Raw:
+    """A disk of QEMU's own, for guests that run sluiced themselves. They too are /dev/vda and so on."""
+
+    path: str
+
+    def options(self, name):
+        return [
+            *("-drive", f"if=none,id=d-{name},format=raw,discard=unmap,file={self.path}"),
+            *("-device", f"virtio-blk-pci,id={name},drive=d-{name}"),
+        ]
+
+
 def run_tool(name):
     done = subprocess.run([SOURCE / "tools" / name], stdout=subprocess.PIPE, check=True, text=True)
     return done.stdout.strip()
 
 
+def pack_programs(programs):
+    """A cpio archive with the programs in /bin and their libraries where they look for them."""
+    with tempfile.TemporaryDirectory(prefix="sluice-initrd-") as folder:
+        root = pathlib.Path(folder)
+        for program in programs:
+            copy_to(root / "bin" / pathlib.Path(program).name, program)
+            told = subprocess.run(["ldd", program], stdout=subprocess.PIPE, check=True, text=True).stdout
+            for library in re.findall(r"(/\S+) \(0x", told):
+                copy_to(root / library.lstrip("/"), library)
+        names = "\n".join(str(p.relative_to(root)) for p in sorted(root.rglob("*")))
+        pack = ["cpio", "--create", "--format=newc", "--owner=0:0", "--quiet"]
+        return subprocess.run(pack, cwd=root, input=names.encode(), stdout=subprocess.PIPE, check=True).stdout
+
+
+def copy_to(target, source):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, target)
+
+
 class Guest:
-    def __init__(self, folder, name, devices, cpus=1, memory="512M", most_memory=None):
-        """With @most_memory, DIMMs can be plugged until the guest has that much."""
+    def __init__(self, folder, name, devices, cpus=1, memory="512M", most_memory=None, programs=()):
+        """With @most_memory, DIMMs can be plugged until the guest has that much. @programs of the host
+        are there in the guest's /bin."""
         self.name = name
         self.console = pathlib.Path(folder) / f"{name}.console"
-        self.devices = {f"disk{i}" if isinstance(d, Disk) else f"rng{i}": d for i, d in enumerate(devices, 1)}
+        self.devices = {f"rng{i}" if isinstance(d, Rng) else f"disk{i}": d for i, d in enumerate(devices, 1)}
+        self.programs = programs
         self.cpus = cpus
         self.memory = memory
         self.slots = f",slots=2,maxmem={most_memory}" if most_memory else ""
@@ -92,12 +130,31 @@ class Guest:
     # life
 
     def start(self):
+        self.launch()
+        self.wait_ready()
+
+    def receive(self, source):
+        """Starts as the destination of @source's live migration; once it is over, the guest is here."""
+        uri = f"unix:{self.console.with_suffix('.migration')}"
+        self.launch(("-incoming", uri))
+        source.control("migrate", uri=uri)
+
+        def is_over():
+            status = source.control("query-migrate").get("status")
+            if status in ("failed", "cancelled"):
+                raise AssertionError(f"{self.name}: the migration {status}\n{self.console_tail()}")
+            return status == "completed" and self.control("query-status")["status"] == "running"
+
+        wait_until(is_over, what="the migration is over")
+        self.number = source.number
+
+    def launch(self, more=()):
         self.agent, agent_end = socket.socketpair()
         self.monitor, monitor_end = socket.socketpair()
         with agent_end, monitor_end, self.console.with_suffix(".qemu").open("wb") as log:
             fds = (agent_end.fileno(), monitor_end.fileno())
             self.qemu = subprocess.Popen(
-                self.command_line(*fds),
+                [*self.command_line(*fds), *more],
                 pass_fds=fds,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -105,19 +162,26 @@ class Guest:
             )
         self.replies = self.monitor.makefile("rb")
         self.monitor.settimeout(COMMAND_DEADLINE_S)
-        self.wait_ready()
         self.replies.readline()  # QEMU's greeting
         self.control("qmp_capabilities")
 
+    def initrd(self, image):
+        """The image's; the kernel takes archives one after the other."""
+        if not self.programs:
+            return image / "initrd.cpio"
+        path = self.console.with_suffix(".initrd")
+        path.write_bytes((image / "initrd.cpio").read_bytes() + pack_programs(self.programs))
+        return path
+
     def command_line(self, agent_fd, monitor_fd):
-        image = run_tool("guest-image")
+        image = pathlib.Path(run_tool("guest-image"))
         line = [
             *(*TIED, "qemu-system-x86_64", "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none"),
             *run_tool("guest-accel").split(),
             # memfd is shared with the back end and needs no huge pages.
             *("-object", f"memory-backend-memfd,id=mem,size={self.memory},share=on"),
             *("-machine", "q35,memory-backend=mem", "-m", self.memory + self.slots, "-smp", str(self.cpus)),
-            *("-kernel", f"{image}/vmlinuz", "-initrd", f"{image}/initrd.cpio"),
+            *("-kernel", f"{image}/vmlinuz", "-initrd", self.initrd(image)),
             *("-append", "console=ttyS0 quiet loglevel=5"),
             *("-fw_cfg", f"name=opt/org.sluice/script,file={HERE / 'agent.sh'}"),
             *("-serial", f"file:{self.console}"),
@@ -190,8 +254,15 @@ class Guest:
     # commands to QEMU
 
     def control(self, command, **arguments):
+        self.control_later(command, **arguments)
+        return self.control_result(command)
+
+    def control_later(self, command, **arguments):
+        """For what may take long; the answer is control_result()'s."""
         request = {"execute": command, "arguments": arguments}
         self.monitor.sendall(json.dumps(request).encode() + b"\n")
+
+    def control_result(self, command):
         while True:
             reply = json.loads(self.replies.readline())
             if "error" in reply:
