@@ -74,13 +74,6 @@ enum device_event {
     DEVICE_RARP, // SEND_RARP: announce the MAC address in the low 48 bits, first octet lowest
 };
 
-// What a device type counts beside its rings, for reports.
-struct device_figure {
-    const char *name; // "no-buffer"
-    uint64_t value;
-};
-#define DEVICE_FIGURES_MAX 32
-
 struct device_type {
     struct line_schema line; // the type's word, its keys, help
     uint16_t virtio_id;
@@ -126,8 +119,8 @@ struct device_type {
     void (*queue_notify)(struct queue *q, enum device_event event, uint64_t value);
     // [C] Optional; default: nothing. Config space is about to be read: bring it up to date.
     void (*config_read)(struct device *d);
-    // [C] Optional; default: nothing. Queues may run. The figures of @q; returns how many.
-    unsigned (*describe)(const struct queue *q, struct device_figure out[DEVICE_FIGURES_MAX]);
+    // [C] Optional; default: nothing. Queues may run. What is counted of @q beside its ring.
+    void (*tell_queue)(const struct queue *q, struct describer *to);
     // [C] Optional; default: nothing. No queue is started, none will be: from now on workers find
     // the device nowhere. It is closed when each of them has passed a turn.
     void (*leave)(struct device *d);
@@ -154,8 +147,8 @@ struct device {
     uint64_t features; // the type's bits; transport and ring bits are added by the session
     uint8_t config[DEVICE_CONFIG_MAX];
     uint16_t config_bytes;
-    uint16_t n_queues;   // the most that a front end may use
-    bool is_config_read; // [C] by a front end, since the device was opened
+    atomic_bool has_new_config; // the front end is to be told (VIRTIO 2.5); it was: false
+    uint16_t n_queues;          // the most that a front end may use
     void *priv;
 
     struct queue *queues;       // n_queues

@@ -169,6 +169,8 @@ void session_check(struct session *s, uint64_t now_ms)
         session_close(s, "the front end did not finish a message in time");
     else if (s->is_blocked && !s->is_busy)
         session_retry(s);
+    if (s->state == SESSION_OPEN && atomic_exchange(&s->device->has_new_config, false))
+        session_config_changed(s);
 }
 
 // ---- what it is --------------------------------------------------------------------------

@@ -109,10 +109,28 @@ int session_get_queue_num(struct session *s, struct message *m, struct error *e)
     return reply_u64(m, s->device->n_queues / MAX(1, s->device->type->rings_per_queue));
 }
 
-static int notify(struct session *s, enum device_event event, uint64_t value, struct error *e)
+static void tell_mtu(struct queue *q, void *value) // [W]
 {
+    q->device->type->queue_notify(q, DEVICE_MTU, *(const uint64_t *)value);
+}
+
+static void tell_rarp(struct queue *q, void *value) // [W]
+{
+    q->device->type->queue_notify(q, DEVICE_RARP, *(const uint64_t *)value);
+}
+
+// The device hears of it here, then each of its queues that runs, on its worker.
+static int notify(struct session *s, enum device_event event, uint64_t *value, struct error *e)
+{
+    static void (*const tell[])(struct queue * q, void *value) = {
+        [DEVICE_MTU] = tell_mtu,
+        [DEVICE_RARP] = tell_rarp,
+    };
     const struct device_type *type = s->device->type;
-    return type->notify ? type->notify(s->device, event, value, e) : 0;
+    int err = type->notify ? type->notify(s->device, event, *value, e) : 0;
+    if (err || !type->queue_notify)
+        return err;
+    return session_change(s, &(struct session_change){.live = tell[event], .argument = value});
 }
 
 // The migration is over: "a fake RARP" tells the network where the guest is now.
@@ -121,7 +139,7 @@ int session_send_rarp(struct session *s, struct message *m, struct error *e)
     uint64_t mac = m->payload.u64;
     if (mac >> 48)
         return error_set(e, EPROTO, "0x%" PRIx64 " is longer than a MAC address", mac);
-    return notify(s, DEVICE_RARP, mac, e);
+    return notify(s, DEVICE_RARP, &m->payload.u64, e);
 }
 
 int session_net_set_mtu(struct session *s, struct message *m, struct error *e)
@@ -129,7 +147,7 @@ int session_net_set_mtu(struct session *s, struct message *m, struct error *e)
     uint64_t mtu = m->payload.u64;
     if (mtu < 68 || mtu > UINT16_MAX) // VIRTIO 5.1.4.1
         return error_set(e, EINVAL, "an MTU of %" PRIu64 ", not 68 to 65535", mtu);
-    return notify(s, DEVICE_MTU, mtu, e);
+    return notify(s, DEVICE_MTU, &m->payload.u64, e);
 }
 
 // QEMU sends 0 before GET_VRING_BASE at every stop, so it must not reset the rings.
@@ -187,10 +205,13 @@ int session_get_config(struct session *s, struct message *m, struct error *e)
 {
     (void)e;
     struct vhost_user_config *c = &m->payload.config;
-    if (is_in_config(m, sizeof(s->device->config)))
-        memcpy(c->bytes, s->device->config + c->offset, c->size);
-    else
+    if (s->device->type->config_read)
+        s->device->type->config_read(s->device);
+    if (!is_in_config(m, sizeof(s->device->config))) {
         m->header.size = 0;
+        return 0;
+    }
+    memcpy(c->bytes, s->device->config + c->offset, c->size);
     return 0;
 }
 

@@ -63,6 +63,17 @@ static int toy_notify(struct device *d, enum device_event event, uint64_t value,
     return 0;
 }
 
+static void toy_queue_notify(struct queue *q, enum device_event event, uint64_t value)
+{
+    assert_int_equal(value, front_of(q)->notified[event]);
+    note(front_of(q), event == DEVICE_RARP ? "rarp" : "mtu", q->index);
+}
+
+static void toy_config_read(struct device *d)
+{
+    d->config[0]++;
+}
+
 static void ask(struct front *r, const char *what, struct front_asked request)
 {
     note(r, what, request.queue->index);
@@ -132,6 +143,8 @@ void front_open(struct front *r)
     *r = (struct front){.type = {.line = {.type = "toy"},
                                  .protocol_features = FRONT_TYPE_FEATURES,
                                  .notify = toy_notify,
+                                 .queue_notify = toy_queue_notify,
+                                 .config_read = toy_config_read,
                                  .queue_start = toy_start,
                                  .queue_stop = toy_stop,
                                  .config_write = toy_config_write}};

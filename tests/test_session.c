@@ -109,6 +109,20 @@ static void test_notices_to_the_device(void **state)
     }
 }
 
+static void test_notices_to_running_queues(void **state)
+{
+    struct front *r = *state;
+    uint64_t mac = 0x563412005452, mtu = 1500, too_large = FRONT_MTU_MAX + 1;
+    front_start(r, FRONT_FEATURES, 2);
+    front_events(r);
+    assert_int_equal(front_ack(r, VHOST_USER_SEND_RARP, &mac, 8, NULL, 0), 0);
+    assert_string_equal(front_events(r), "call 0, rarp 0, call 1, rarp 1");
+    assert_int_equal(front_ack(r, VHOST_USER_NET_SET_MTU, &mtu, 8, NULL, 0), 0);
+    assert_string_equal(front_events(r), "call 0, mtu 0, call 1, mtu 1");
+    assert_int_equal(front_ack(r, VHOST_USER_NET_SET_MTU, &too_large, 8, NULL, 0), 1);
+    assert_string_equal(front_events(r), "");
+}
+
 // Each bit alone, in features and in protocol features.
 static void test_only_offered_features(void **state)
 {
@@ -198,10 +212,12 @@ static void test_config(void **state)
     assert_memory_equal(m.payload.config.bytes, r->device.config + 4, 8);
 
     c = (struct vhost_user_config){.offset = 0, .size = 256}; // what there is, then zeros
+    uint8_t first = r->device.config[0];
     front_do(r, VHOST_USER_GET_CONFIG, &c, 12 + 256, NULL, 0);
     front_reply(r, VHOST_USER_GET_CONFIG, &m);
     assert_int_equal(m.header.size, 12 + 256);
     assert_memory_equal(m.payload.config.bytes, r->device.config, 256);
+    assert_int_equal(m.payload.config.bytes[0], first + 1); // as the device renews it
 
     c = (struct vhost_user_config){.offset = 38, .size = 2, .bytes = {7, 8}};
     assert_int_equal(front_ack(r, VHOST_USER_SET_CONFIG, &c, 12 + 2, NULL, 0), 0);
@@ -223,6 +239,10 @@ static void test_config_changed(void **state)
     session_config_changed(r->session);
     assert_int_equal(recv(pair[0], bytes, sizeof(bytes), MSG_DONTWAIT), 12);
     assert_memory_equal(bytes, &expected, 12);
+    r->device.has_new_config = true; // the device found out on a worker
+    session_check(r->session, 0);
+    session_check(r->session, 0);
+    assert_int_equal(recv(pair[0], bytes, sizeof(bytes), MSG_DONTWAIT), 12);
     for (unsigned i = 0; i < 2000; i++) // it is never read, and never waits
         session_config_changed(r->session);
     assert_true(front_is_open(r));
@@ -706,6 +726,7 @@ int main(void)
         TEST(test_features),
         TEST(test_what_a_type_adds),
         TEST(test_notices_to_the_device),
+        TEST(test_notices_to_running_queues),
         TEST(test_only_offered_features),
         TEST(test_reply_ack),
         TEST(test_broken_protocol),
