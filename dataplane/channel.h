@@ -33,5 +33,12 @@ void channel_close(struct channel *c);
 // [sender] False if it is full.
 bool channel_send(struct channel *c, const struct channel_message *m);
 
+// [receiver] Whether there is a message.
+static inline bool channel_has_message(const struct channel *c)
+{
+    return atomic_load_explicit(&c->tail, memory_order_acquire) !=
+           atomic_load_explicit(&c->head, memory_order_relaxed);
+}
+
 // [receiver] False if it is empty: one load of a line that is shared only while messages flow.
 bool channel_receive(struct channel *c, struct channel_message *m);

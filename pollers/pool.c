@@ -2,6 +2,7 @@
 #include "pollers/pool.h"
 
 #include "pollers/place.h"
+#include "pollers/trail.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -18,7 +19,14 @@ struct pool {
     struct pool_worker workers[];
 };
 
+struct deferred_call {
+    struct deferred_call *next;
+    void (*fn)(struct queue *q, void *argument);
+    void *argument;
+};
+
 struct barrier {
+    struct worker_visit visit;
     unsigned n_awaited;
     void (*done)(void *context);
     void *context;
@@ -26,20 +34,84 @@ struct barrier {
 
 // ---- answers -----------------------------------------------------------------------------
 
-static void lease_end(struct lease *lease, const struct queue *q)
+// What it did so far counts for the worker that it leaves.
+static void settle_account(struct lease *lease)
 {
-    struct pool_worker *w = lease->at;
-    w->n_requests_moved += counter_read(&q->stats.n_chains) - lease->n_requests_before;
-    w->n_queues--;
-    *lease = (struct lease){0};
+    uint64_t n = counter_read(&lease->queue->stats.n_chains);
+    lease->at->n_requests_moved += n - lease->n_requests_before;
+    lease->at->n_queues--;
+    lease->n_requests_before = n;
 }
 
-static void queue_answered(struct pool *p, struct queue *q)
+static void answered(struct lease *lease)
 {
-    struct lease *lease = p->config.lease_of(q);
-    if (--lease->n_awaited == 0 && lease->is_ending)
-        lease_end(lease, q);
-    p->config.answered(q);
+    lease->n_awaited--;
+    lease->at->pool->config.answered(lease->queue);
+}
+
+static void lease_end(struct lease *lease)
+{
+    struct pool_worker *w = lease->at;
+    struct queue *q = lease->queue;
+    settle_account(lease);
+    assert(lease->n_awaited == 1 && "a detach is answered last");
+    *lease = (struct lease){.chosen = lease->chosen};
+    w->pool->config.answered(q);
+}
+
+static void trail_is_cold(void *context)
+{
+    struct lease *lease = context;
+    lease->queue->trail = NULL;
+    trail_close(lease->trail);
+    lease_end(lease);
+}
+
+// The queue is between two workers: on to the second, and what was asked meanwhile after it.
+static void send_on(struct lease *lease)
+{
+    settle_account(lease);
+    struct worker *w = lease->to->worker;
+    lease->at = lease->to;
+    lease->at->n_queues++;
+    lease->to = NULL;
+    worker_attach(w, lease->queue);
+    struct deferred_call *call;
+    while ((call = lease->calls)) {
+        lease->calls = call->next;
+        worker_call(w, lease->queue, call->fn, call->argument);
+        free(call);
+    }
+    if (lease->is_ending)
+        worker_detach(w, lease->queue);
+}
+
+static void queue_answered(struct pool *p, const struct worker_answer *answer)
+{
+    struct lease *lease = p->config.lease_of(answer->queue);
+    switch (answer->event) {
+    case WORKER_ATTACHED:
+        if (!lease->is_attached) { // else it moved
+            lease->is_attached = true;
+            answered(lease);
+        }
+        break;
+    case WORKER_RELEASED:
+        send_on(lease);
+        break;
+    case WORKER_DETACHED:
+        if (lease->trail)
+            pool_barrier(p, trail_is_cold, lease);
+        else
+            lease_end(lease);
+        break;
+    case WORKER_CALLED:
+        answered(lease);
+        break;
+    case WORKER_PASSED:
+    case WORKER_EVENTS:
+        break;
+    }
 }
 
 static void barrier_passed(struct barrier *b)
@@ -57,7 +129,7 @@ static void worker_ready(struct loop_source *s, uint32_t events)
     struct worker_answer answer;
     while (worker_receive(w->worker, &answer)) {
         if (answer.queue)
-            queue_answered(w->pool, answer.queue);
+            queue_answered(w->pool, &answer);
         else
             barrier_passed(answer.context);
     }
@@ -189,10 +261,14 @@ void pool_prefer_any(const struct pool_worker *home)
 
 void pool_attach(struct lease *lease, struct queue *q, const struct pool_worker *home)
 {
-    struct pool_worker *w = choose(home->pool, home->node, false);
+    struct pool_worker *w = lease->chosen;
+    if (!w)
+        w = choose(home->pool, home->node, false);
     w->n_queues++;
     *lease = (struct lease){
+        .queue = q,
         .at = w,
+        .chosen = lease->chosen,
         .n_awaited = 1,
         .n_requests_before = counter_read(&q->stats.n_chains),
     };
@@ -203,14 +279,51 @@ void pool_detach(struct lease *lease, struct queue *q)
 {
     lease->n_awaited++;
     lease->is_ending = true;
-    worker_detach(lease->at->worker, q);
+    if (!lease->to) // else send_on() does it
+        worker_detach(lease->at->worker, q);
+}
+
+static void defer(struct lease *lease, void (*fn)(struct queue *q, void *argument), void *argument)
+{
+    struct deferred_call **last = &lease->calls;
+    while (*last)
+        last = &(*last)->next;
+    *last = malloc(sizeof(**last));
+    assert(*last && "control goes on only with memory");
+    **last = (struct deferred_call){.fn = fn, .argument = argument};
 }
 
 void pool_call(struct lease *lease, struct queue *q, void (*fn)(struct queue *q, void *argument),
                void *argument)
 {
     lease->n_awaited++;
-    worker_call(lease->at->worker, q, fn, argument);
+    if (lease->to)
+        defer(lease, fn, argument);
+    else
+        worker_call(lease->at->worker, q, fn, argument);
+}
+
+void pool_move(struct lease *lease, struct pool_worker *to)
+{
+    lease->chosen = to;
+    if (lease->to) { // it is on its way: to another one, then
+        lease->to = to;
+        return;
+    }
+    if (!lease->at || lease->at == to)
+        return;
+    assert(!lease->is_ending);
+    if (!lease->trail)
+        lease->trail = trail_open(lease->queue, to->pool->n);
+    lease->to = to;
+    worker_release(lease->at->worker, lease->queue, lease->trail);
+}
+
+void pool_change_home(struct pool_worker **home, struct pool_worker *to)
+{
+    pool_leave_home(*home);
+    to->n_homes++;
+    *home = to;
 }
 
 void pool_barrier(struct pool *p, void (*done)(void *context), void *context)
@@ -220,6 +333,21 @@ void pool_barrier(struct pool *p, void (*done)(void *context), void *context)
     *b = (struct barrier){.n_awaited = p->n, .done = done, .context = context};
     for (unsigned i = 0; i < p->n; i++)
         worker_pass(p->workers[i].worker, b);
+}
+
+void pool_visit(struct pool *p, void (*fn)(struct lane *lane, void *argument), void *argument,
+                void (*done)(void *context), void *context)
+{
+    struct barrier *b = malloc(sizeof(*b));
+    assert(b && "control goes on only with memory");
+    *b = (struct barrier){
+        .visit = {.fn = fn, .argument = argument, .context = b},
+        .n_awaited = p->n,
+        .done = done,
+        .context = context,
+    };
+    for (unsigned i = 0; i < p->n; i++)
+        worker_visit(p->workers[i].worker, &b->visit);
 }
 
 const struct lane_set *pool_lanes(const struct pool *p)
@@ -232,7 +360,7 @@ unsigned pool_n_workers(const struct pool *p)
     return p->n;
 }
 
-const struct pool_worker *pool_worker_at(const struct pool *p, unsigned index)
+struct pool_worker *pool_worker_at(const struct pool *p, unsigned index)
 {
-    return &p->workers[index];
+    return (struct pool_worker *)&p->workers[index];
 }

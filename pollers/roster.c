@@ -42,14 +42,14 @@ void roster_enter(struct roster *r, struct queue *q, struct seat *s)
     add_polled(r, s);
 }
 
-void roster_leave(struct roster *r, struct seat *s)
+void roster_leave(struct roster *r, struct seat *s, enum seat_state how)
 {
-    assert(s->state != SEAT_LEAVING && "a queue is detached once");
+    assert(!seat_is_leaving(s) && "a queue leaves once");
     if (s->state == SEAT_POLLED)
         remove_polled(r, s);
     else if (s->state == SEAT_PARKED || s->state == SEAT_SLEEPING)
         counter_add(&r->n_parked, (uint64_t)-1);
-    s->state = SEAT_LEAVING;
+    s->state = how;
     s->next = r->leaving;
     r->leaving = s;
 }
@@ -129,7 +129,7 @@ void roster_publish(struct roster *r)
 // Lane_polls get the same patience as queues: their senders may be about to send more.
 bool roster_may_sleep(const struct roster *r)
 {
-    if (r->n_polled || r->lane.roused)
+    if (r->n_polled || r->lane.roused || r->lane.touched)
         return false;
     return !r->lane.polls || (r->spin != ROSTER_NEVER && r->lane.now - r->busy_at >= r->spin);
 }

@@ -30,8 +30,8 @@ struct seat **roster_grow(struct roster *r, struct seat **array);
 void roster_enter(struct roster *r, struct queue *q, struct seat *s);
 
 // @s is polled no more; roster_next_gone(), after roster_publish(), returns it once its queue is
-// drained.
-void roster_leave(struct roster *r, struct seat *s);
+// drained (@how: SEAT_DRAINING), or as soon as it can go elsewhere (SEAT_MOVING).
+void roster_leave(struct roster *r, struct seat *s, enum seat_state how);
 struct seat *roster_next_gone(struct roster *r);
 
 // One call of each lane_poll, and one poll of each polled queue, of at most @budget chains; what

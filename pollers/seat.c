@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pollers/seat.h"
 
+#include "pollers/trail.h"
+
 static void call_ended(struct event *ev, int result)
 {
     (void)result; // an eventfd that cannot be written is its owner's loss
@@ -50,6 +52,8 @@ void seat_enter(struct seat *s, struct queue *q, struct lane *lane, event_ended 
     q->lane = lane;
     atomic_store_explicit(&q->uring, &lane->uring, memory_order_relaxed);
     q->seat = s;
+    if (q->trail)
+        trail_enter(q->trail, lane);
     q->call_changed = false;
     int err = enter_lane(s, &lane->uring, kicked);
     if (err) {
@@ -155,7 +159,8 @@ bool seat_leave(struct seat *s)
 {
     struct queue *q = s->queue;
     bool is_kick_settled = event_settle(&s->kick);
-    if (q->ring.n_in_flight || q->is_roused || !s->is_settled)
+    bool waits = s->state == SEAT_DRAINING && q->ring.n_in_flight;
+    if (waits || q->is_touched || q->is_roused || !s->is_settled)
         return false;
     if (!event_settle(&s->call) || !is_kick_settled)
         return false;
@@ -165,6 +170,8 @@ bool seat_leave(struct seat *s)
     event_close(&s->call);
     event_close(&s->kick);
     set_parked(q, false);
+    if (q->trail)
+        trail_leave(q->trail);
     q->lane = NULL;
     atomic_store_explicit(&q->uring, NULL, memory_order_relaxed);
     q->seat = NULL;

@@ -5,7 +5,7 @@
 // device type. Interrupts are WRITEs of its call. Both eventfds are settled before the queue
 // leaves.
 //
-//     enter ─▶ polled ◀─kick───▶ parked       (any) ─▶ leaving ─▶ gone
+//     enter ─▶ polled ◀─kick───▶ parked       (any) ─▶ draining or moving ─▶ gone
 //                │    ◀─rouse──▶ sleeping
 //                └─fault─▶ stopped
 //
@@ -21,7 +21,8 @@ enum seat_state {
     SEAT_PARKED,   // until a kick
     SEAT_SLEEPING, // until queue_rouse()
     SEAT_STOPPED,  // its ring faulted: until it is detached
-    SEAT_LEAVING,  // until its last chain is published and its eventfds are settled
+    SEAT_DRAINING, // until its last chain is published and its eventfds are settled
+    SEAT_MOVING,   // until its eventfds are settled
 };
 
 struct seat {
@@ -57,7 +58,12 @@ void seat_wake(struct seat *s, int result);
 // queue_rouse() was called on one that sleeps: it is to be polled again.
 void seat_rouse(struct seat *s);
 
-// Once the state is SEAT_LEAVING: have the device settle the queue, before the lane publishes.
+static inline bool seat_is_leaving(const struct seat *s)
+{
+    return s->state >= SEAT_DRAINING;
+}
+
+// Once it is leaving: have the device settle the queue, before the lane publishes.
 void seat_settle(struct seat *s);
-// Then, after that: true when the queue is drained and gone from its lane.
+// Then, after that: true when the queue is gone from its lane.
 bool seat_leave(struct seat *s);

@@ -1,192 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "pollers/worker.h"
-
 #include "pollers/cycles.h"
-#include "pollers/mailbox.h"
-#include "pollers/roster.h"
-#include "pollers/topo.h"
+#include "pollers/trail.h"
+#include "pollers/worker_internal.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <semaphore.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define TAKE_MAX  8   // messages in a turn: control could send more for ever
-#define REAP_MAX  512 // completions in a turn
-#define SEATS_MIN 64  // room in the first array of polled seats
+#define SEATS_MIN 64 // room in the first array of polled seats
 
-enum message_kind {
-    MESSAGE_ATTACH, // subject: queue; argument: its seat
-    MESSAGE_DETACH, // subject: queue; the answer's argument: its seat
-    MESSAGE_CALL,   // subject: queue; argument: struct call
-    MESSAGE_GROW,   // argument: a larger array; the answer's: the one before
-    MESSAGE_PASS,   // argument: the asker's own
-    MESSAGE_STOP,
-};
-
-struct call {
-    void (*fn)(struct queue *q, void *argument);
-    void *argument;
-};
-
-struct worker {
-    // The worker's own.
-    struct roster roster;
-    bool was_busy; // the turn before
-    bool is_stopping;
-    struct event wake; // READ of the lane's bell
-    counter n_turns, n_busy_turns, busy_cycles, n_sleeps;
-
-    struct mailbox mailbox;
-
-    // Control's.
-    struct worker_config config;
-    pthread_t thread;
-    unsigned n_seats; // attached, and no detach heard of
-    unsigned room;    // in polled, as far as asked for
-    sem_t has_started;
-    int start_result;
-};
-
-// ---- the worker's messages ---------------------------------------------------------------
-
-static void run_call(struct queue *q, const struct call *call)
-{
-    struct seat *s = q->seat;
-    assert(s->state != SEAT_LEAVING && "nothing is asked of a queue that was asked back");
-    call->fn(q, call->argument);
-    if (q->call_changed)
-        seat_replace_call(s);
-}
-
-static void handle_message(struct worker *w, struct channel_message *m)
-{
-    struct queue *q = m->subject;
-    switch ((enum message_kind)m->kind) {
-    case MESSAGE_ATTACH:
-        roster_enter(&w->roster, q, m->argument);
-        m->argument = NULL;
-        break;
-    case MESSAGE_DETACH:
-        roster_leave(&w->roster, q->seat);
-        return; // answered when it has left
-    case MESSAGE_CALL:
-        run_call(q, m->argument);
-        break;
-    case MESSAGE_GROW:
-        m->argument = roster_grow(&w->roster, m->argument);
-        break;
-    case MESSAGE_PASS:
-        break;
-    case MESSAGE_STOP:
-        w->is_stopping = true;
-        return;
-    }
-    mailbox_answer(&w->mailbox, m);
-}
-
-static unsigned take_messages(struct worker *w)
-{
-    struct channel_message m;
-    unsigned n = 0;
-    for (; n < TAKE_MAX && mailbox_take(&w->mailbox, &m); n++)
-        handle_message(w, &m);
-    return n;
-}
-
-static void finish_detaches(struct worker *w)
-{
-    struct seat *s;
-    while ((s = roster_next_gone(&w->roster)))
-        mailbox_answer(
-            &w->mailbox,
-            &(struct channel_message){.kind = MESSAGE_DETACH, .subject = s->queue, .argument = s});
-}
-
-// ---- a turn ------------------------------------------------------------------------------
-
-static void account(struct worker *w, uint64_t now)
-{
-    if (!w->was_busy)
-        return;
-    w->was_busy = false;
-    counter_add(&w->busy_cycles, now - w->roster.lane.now);
-}
-
-// Every queue is parked, sleeping, stopped or leaving: nothing happens without a completion.
-static void sleep_in_ring(struct worker *w)
-{
-    struct lane *lane = &w->roster.lane;
-    bell_doze(&lane->bell);
-    if (take_messages(w) == 0 && !lane_has_work(lane)) {
-        account(w, cycles_now());
-        counter_add(&w->n_sleeps, 1);
-        uring_sleep(&lane->uring, UINT64_MAX);
-    }
-    bell_rise(&lane->bell);
-}
-
-static void turn(struct worker *w)
-{
-    struct uring *u = &w->roster.lane.uring;
-    uint64_t now = cycles_now();
-    account(w, now);
-    w->roster.lane.now = now;
-    counter_add(&w->n_turns, 1);
-
-    unsigned work = take_messages(w);
-    work += uring_reap(u, REAP_MAX);
-    work += roster_poll(&w->roster, WORKER_BUDGET);
-    roster_publish(&w->roster);
-    if (unlikely(w->roster.leaving))
-        finish_detaches(w);
-
-    w->was_busy = work > 0;
-    if (work)
-        counter_add(&w->n_busy_turns, 1);
-    if (roster_may_sleep(&w->roster) && !w->is_stopping)
-        sleep_in_ring(w);
-    else if (!uring_enter(u) && !work)
-        cpu_relax();
-}
-
-// ---- the thread --------------------------------------------------------------------------
-
-static void woken(struct event *ev, int result)
-{
-    (void)result;
-    event_read(ev);
-}
-
-static int prepare(struct worker *w)
-{
-    int err = topo_pin(w->config.cpu);
-    if (!err)
-        err =
-            uring_enable(&w->roster.lane.uring, w->config.helper_mask, w->config.helper_mask_bytes);
-    if (!err)
-        err = event_open(&w->wake, &w->roster.lane.uring, w->roster.lane.bell.fd, woken);
-    if (!err)
-        event_read(&w->wake);
-    return err;
-}
-
-static void *run(void *argument)
-{
-    struct worker *w = argument;
-    char name[16];
-    snprintf(name, sizeof(name), "worker-%d", w->config.cpu);
-    pthread_setname_np(pthread_self(), name);
-    w->start_result = prepare(w);
-    bool runs = w->start_result == 0;
-    sem_post(&w->has_started);
-    while (runs && !w->is_stopping)
-        turn(w);
-    return NULL;
-}
+// ---- start and end -----------------------------------------------------------------------
 
 // Signals are control's; only those that the thread itself causes may reach it.
 static int start_thread(struct worker *w)
@@ -198,7 +22,7 @@ static int start_thread(struct worker *w)
     sigdelset(&all, SIGFPE);
     sigdelset(&all, SIGILL);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int err = -pthread_create(&w->thread, NULL, run, w);
+    int err = -pthread_create(&w->thread, NULL, worker_run, w);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (err)
         return err;
@@ -259,6 +83,7 @@ int worker_start(struct worker **out, const struct worker_config *config, struct
     err = uring_open(&w->roster.lane.uring, e);
     if (err)
         goto err_mailbox;
+    w->roster.lane.uring.late = trail_late;
     err = start_thread(w);
     if (err) {
         error_set(e, -err, "worker on CPU %d: %s", config->cpu, strerror(-err));
@@ -311,6 +136,12 @@ void worker_attach(struct worker *w, struct queue *q)
     ask(w, MESSAGE_ATTACH, q, allocate(1, sizeof(struct seat)));
 }
 
+void worker_release(struct worker *w, struct queue *q, struct trail *trail)
+{
+    trail_prepare(trail, w->config.index);
+    ask(w, MESSAGE_RELEASE, q, trail);
+}
+
 void worker_detach(struct worker *w, struct queue *q)
 {
     ask(w, MESSAGE_DETACH, q, NULL);
@@ -329,6 +160,11 @@ void worker_pass(struct worker *w, void *context)
     ask(w, MESSAGE_PASS, NULL, context);
 }
 
+void worker_visit(struct worker *w, const struct worker_visit *v)
+{
+    ask(w, MESSAGE_VISIT, NULL, (void *)v);
+}
+
 int worker_event_fd(const struct worker *w)
 {
     return w->mailbox.answer_fd;
@@ -338,15 +174,14 @@ bool worker_receive(struct worker *w, struct worker_answer *answer)
 {
     struct channel_message m;
     while (mailbox_hear(&w->mailbox, &m)) {
-        *answer = (struct worker_answer){.queue = m.subject};
-        if (m.kind == MESSAGE_PASS) {
+        *answer = (struct worker_answer){.event = (enum worker_event)m.kind, .queue = m.subject};
+        if (m.kind == MESSAGE_PASS)
             answer->context = m.argument;
-            return true;
-        }
-        free(m.argument); // a seat, a call or an array that has done its duty
-        if (m.kind == MESSAGE_DETACH)
+        else
+            free(m.argument); // a seat, a call or an array that has done its duty
+        if (m.kind == MESSAGE_DETACH || m.kind == MESSAGE_RELEASE)
             w->n_seats--;
-        if (m.subject)
+        if (m.kind < WORKER_EVENTS)
             return true;
     }
     return false;

@@ -21,6 +21,7 @@ enum worker_poll {
 #define WORKER_SPIN_US 50 // adaptive: about what one sleep and wake-up costs
 #define WORKER_BUDGET  32 // chains of one queue in one turn
 
+struct trail;
 struct worker;
 
 struct worker_config {
@@ -44,7 +45,12 @@ void worker_free(struct worker *w);
 
 // [C] Hand over. Each call is answered once through worker_receive(). Detach is answered when
 // the queue's last chain is published; call runs @fn on the worker's thread.
+//
+// Release takes a queue back as soon as it can go to another worker, with requests out; what they
+// bring back goes to whichever worker then has the queue, through @trail (trail.h). A queue that
+// has a trail keeps it until it is detached and each worker has passed a turn.
 void worker_attach(struct worker *w, struct queue *q);
+void worker_release(struct worker *w, struct queue *q, struct trail *trail);
 void worker_detach(struct worker *w, struct queue *q);
 void worker_call(struct worker *w, struct queue *q, void (*fn)(struct queue *q, void *argument),
                  void *argument);
@@ -52,12 +58,29 @@ void worker_call(struct worker *w, struct queue *q, void (*fn)(struct queue *q, 
 // [C] Answered once the worker has begun another turn: what it looked at before it has let go.
 void worker_pass(struct worker *w, void *context);
 
+// [C] Likewise, and run fn on the worker's thread. @v stays until the answer.
+struct worker_visit {
+    void (*fn)(struct lane *lane, void *argument);
+    void *argument;
+    void *context;
+};
+void worker_visit(struct worker *w, const struct worker_visit *v);
+
 // [C] Readable when there are answers.
 int worker_event_fd(const struct worker *w);
 
 // [C] The next answer; false: none. Answers about one queue come in the order asked.
+enum worker_event {
+    WORKER_ATTACHED,
+    WORKER_RELEASED,
+    WORKER_DETACHED,
+    WORKER_CALLED,
+    WORKER_PASSED,
+    WORKER_EVENTS,
+};
 struct worker_answer {
-    struct queue *queue; // or NULL, and…
+    enum worker_event event;
+    struct queue *queue; // NULL for WORKER_PASSED, which has…
     void *context;       // …worker_pass()'s
 };
 bool worker_receive(struct worker *w, struct worker_answer *answer);

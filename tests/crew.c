@@ -16,22 +16,32 @@ uint64_t crew_now_ms(void)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+#define EVENT_IDX VIRTIO_BIT(VIRTIO_F_EVENT_IDX)
+
+const enum worker_poll crew_modes[] = {WORKER_BUSY, WORKER_ADAPTIVE, WORKER_INTERRUPT};
+const uint64_t crew_layouts[] = {0, EVENT_IDX, CREW_PACKED, CREW_PACKED | EVENT_IDX};
+
 // ---- the device --------------------------------------------------------------------------
 
-static void hold_gate(struct crew_queue *s)
-{
-    s->gate_is_out = true;
-    io_uring_prep_read(uring_entry(&s->q->lane->uring, &s->gate), s->gate_fd, &s->gate_value,
-                       sizeof(s->gate_value), 0);
-}
+static __thread const struct lane *lane_here; // of the worker that runs
 
 static void gate_opened(struct uring_op *op, int result)
 {
-    (void)result;
-    struct crew_queue *s = container_of(op, struct crew_queue, gate);
-    s->gate_is_out = false;
-    while (s->n_held)
-        queue_push(s->q, s->held[--s->n_held], 8);
+    struct crew_held *h = container_of(op, struct crew_held, op);
+    struct crew_queue *s = h->of;
+    assert(result == sizeof(h->value));
+    s->n_lost += s->q->lane == NULL || lane_here != s->q->lane;
+    s->n_held--;
+    queue_push(s->q, h->chain, 8);
+}
+
+static void hold(struct crew_queue *s, struct chain *c)
+{
+    struct crew_held *h = &s->held[c->id];
+    *h = (struct crew_held){.op = {.done = gate_opened, .home = &s->q->uring}, .chain = c, .of = s};
+    s->n_held++;
+    io_uring_prep_read(uring_entry(&s->q->lane->uring, &h->op), s->gate_fd, &h->value,
+                       sizeof(h->value), 0);
 }
 
 // The driver is at work elsewhere at any moment; here it is, at the worst one.
@@ -55,13 +65,13 @@ static unsigned device_poll(struct queue *q, unsigned budget)
     if (n > s->most_popped)
         s->most_popped = n;
     for (unsigned i = 0; i < n; i++) {
-        if (s->is_slow)
-            s->held[s->n_held++] = chains[i];
+        if (s->hoards)
+            s->hoard[s->n_hoarded++] = chains[i];
+        else if (s->is_slow)
+            hold(s, chains[i]);
         else
             queue_push(q, chains[i], 8);
     }
-    if (s->n_held && !s->gate_is_out)
-        hold_gate(s);
     if (n == 0 && s->sneaks)
         sneak(s);
     return n;
@@ -70,6 +80,7 @@ static unsigned device_poll(struct queue *q, unsigned budget)
 static int lane_enter(struct queue *q)
 {
     struct crew_queue *s = q->priv;
+    lane_here = q->lane;
     int result = s->enter_result;
     if (result == 0)
         s->n_enters++;
@@ -94,8 +105,8 @@ static bool settle(struct queue *q)
         return true;
     if (--s->n_settles)
         return false;
-    while (s->n_held)
-        queue_push(q, s->held[--s->n_held], 8);
+    while (s->n_hoarded)
+        queue_push(q, s->hoard[--s->n_hoarded], 8);
     return true;
 }
 
@@ -167,8 +178,7 @@ static void open_queue(struct crew *crew, unsigned i, uint64_t features)
         .kick_fd = eventfd(0, EFD_NONBLOCK),
         .call_fd = eventfd(0, EFD_NONBLOCK),
     };
-    s->gate_fd = eventfd(0, EFD_NONBLOCK);
-    s->gate.done = gate_opened;
+    s->gate_fd = eventfd(0, EFD_NONBLOCK | EFD_SEMAPHORE);
     start_ring(crew, s, features);
 }
 
@@ -195,6 +205,8 @@ void crew_close(struct crew *crew)
         assert_null(s->q->lane);
         assert_null(s->q->seat);
         assert_int_equal(s->n_enters, s->n_leaves);
+        assert_int_equal(s->n_held, 0);
+        assert_int_equal(s->n_lost, 0);
         ring_stop(&s->q->ring);
         driver_close(s->driver);
         close(s->gate_fd);
@@ -274,6 +286,31 @@ void crew_call(struct worker *w, struct queue *q, void (*fn)(struct queue *q, vo
     assert_ptr_equal(crew_answer(w), q);
 }
 
+struct worker_stats crew_stats(const struct worker *w)
+{
+    struct worker_stats stats;
+    worker_read_stats(w, &stats);
+    return stats;
+}
+
+void crew_await_parked(const struct worker *w, unsigned n)
+{
+    crew_until(crew_stats(w).n_parked == n);
+}
+
+void crew_do_nothing(struct queue *q, void *argument)
+{
+    (void)q, (void)argument;
+}
+
+uint64_t crew_turns_during_calls(struct worker *w, struct queue *q, unsigned n)
+{
+    uint64_t before = crew_stats(w).n_turns;
+    while (n--)
+        crew_call(w, q, crew_do_nothing, NULL);
+    return crew_stats(w).n_turns - before;
+}
+
 // ---- drivers -----------------------------------------------------------------------------
 
 unsigned crew_offer(struct crew_queue *s, unsigned n)
@@ -331,5 +368,11 @@ void crew_await_interrupt(struct crew_queue *s, unsigned n)
 
 void crew_release(struct crew_queue *s)
 {
-    eventfd_write(s->gate_fd, 1);
+    crew_release_some(s, s->n_held);
+}
+
+void crew_release_some(struct crew_queue *s, unsigned n)
+{
+    if (n)
+        eventfd_write(s->gate_fd, n);
 }

@@ -15,6 +15,14 @@
 #define CREW_QUEUES_MAX  256
 #define CREW_DEADLINE_MS 60000 // nothing takes that long: it is lost
 
+// A chain that the device keeps until the gate lets it go: one READ each.
+struct crew_held {
+    struct uring_op op;
+    struct chain *chain;
+    struct crew_queue *of;
+    uint64_t value;
+};
+
 struct crew_queue {
     struct queue *q;
     struct driver *driver;
@@ -25,12 +33,13 @@ struct crew_queue {
 
     // The device's, on the worker.
     bool is_slow;
-    struct chain *held[CREW_SIZE];
-    unsigned n_held;
-    int gate_fd;
-    uint64_t gate_value;
-    struct uring_op gate;
-    bool gate_is_out;
+    struct crew_held held[CREW_SIZE]; // by chain id
+    atomic_uint n_held;
+    int gate_fd; // lets one go for each that is written
+    bool hoards; // keeps chains until settle()
+    struct chain *hoard[CREW_SIZE];
+    unsigned n_hoarded;
+    atomic_uint n_lost; // a completion on a lane that does not have the queue
     atomic_bool
         sneaks; // once, between an empty pop and the parking, its driver makes a chain available
     uint64_t turn_seen; // lane's now at the last poll
@@ -39,7 +48,8 @@ struct crew_queue {
     atomic_uint n_enters, n_leaves;
     atomic_int enter_result; // of the next lane_enter
     _Atomic enum queue_rest rest;
-    atomic_uint n_settles; // more calls of settle() before it is true; the last gives all back
+    atomic_uint
+        n_settles; // more calls of settle() before it is true; the last gives the hoard back
 };
 
 struct crew {
@@ -57,6 +67,20 @@ void crew_close(struct crew *crew);
 struct worker *crew_worker(unsigned index, enum worker_poll poll);
 void crew_dismiss(struct worker *w);
 
+void crew_await_parked(const struct worker *w, unsigned n);
+struct worker_stats crew_stats(const struct worker *w);
+
+// Every poll mode, every kind of ring.
+#define CREW_MODES   3
+#define CREW_LAYOUTS 4
+extern const enum worker_poll crew_modes[CREW_MODES];
+extern const uint64_t crew_layouts[CREW_LAYOUTS];
+#define CREW_PACKED VIRTIO_BIT(VIRTIO_F_RING_PACKED)
+
+void crew_do_nothing(struct queue *q, void *argument);
+// Turns that a worker makes while it answers @n messages.
+uint64_t crew_turns_during_calls(struct worker *w, struct queue *q, unsigned n);
+
 // Ask, and wait for the answer.
 void crew_attach(struct crew *crew, struct worker *w, unsigned i);
 void crew_detach(struct crew *crew, struct worker *w, unsigned i);
@@ -73,8 +97,9 @@ unsigned crew_collect(struct crew_queue *s);
 void crew_await(struct crew_queue *s, unsigned n);
 // Driver: wait for interrupts until @n came back.
 void crew_await_interrupt(struct crew_queue *s, unsigned n);
-// Let the slow device finish what it holds.
+// Let the slow device finish what it holds, or @n of that.
 void crew_release(struct crew_queue *s);
+void crew_release_some(struct crew_queue *s, unsigned n);
 
 // Fails the test if the condition does not come true.
 #define crew_until(condition)                                                                      \
