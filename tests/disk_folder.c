@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/disk_folder.h"
 
+#include "devices/blk_request.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -66,6 +68,31 @@ void disk_open_rig(struct disk_rig *d, const char *file, uint64_t features)
     char line[512];
     snprintf(line, sizeof(line), "disk d socket=/unused file=%s", file);
     disk_rig_open(d, line, features);
+}
+
+struct image *disk_image(const struct device *d)
+{
+    return ((struct blk *)d->priv)->disk.image;
+}
+
+void disk_need_direct(const char *name)
+{
+    struct statx st;
+    assert_int_equal(statx(AT_FDCWD, name, 0, STATX_DIOALIGN, &st), 0);
+    if (st.stx_mask & STATX_DIOALIGN && st.stx_dio_offset_align)
+        return;
+    print_message("skipped: no direct I/O on the file system of /tmp\n");
+    skip();
+}
+
+void disk_make_coarse(struct device *d, uint32_t block)
+{
+    struct image *i = disk_image(d);
+    i->offset_align = block;
+    i->range_align = block;
+    i->section = aligned_alloc(_Alignof(struct section), sizeof(*i->section));
+    assert_non_null(i->section);
+    memset(i->section, 0, sizeof(*i->section));
 }
 
 void disk_mount(const char *name, const char *type, const char *options)

@@ -4,6 +4,7 @@
 // Threads  one.
 #pragma once
 
+#include "devices/disk_image.h"
 #include "tests/disk_rig.h"
 
 // Group set-up and tear-down: the working directory of all tests is a new folder.
@@ -19,6 +20,14 @@ void disk_read_file(const char *name, void *data, uint64_t offset, size_t bytes)
 int disk_open_line(struct device **out, struct error *e, const char *keys);
 // A rig on "disk d socket=/unused file=@file", which may have more keys.
 void disk_open_rig(struct disk_rig *d, const char *file, uint64_t features);
+
+// The image of a file disk.
+struct image *disk_image(const struct device *d);
+// Skips the test, and says so, where the file @name cannot do direct I/O.
+void disk_need_direct(const char *name);
+// Queues that start from now on find a file whose blocks are of @block bytes, as one on a device
+// with such sectors has.
+void disk_make_coarse(struct device *d, uint32_t block);
 
 // A file system that nobody else sees, at the new folder @name. Skips the test, and says so, where
 // that is not permitted.

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "devices/blk_request.h"
 #include "devices/disk_file.h"
 #include "tests/disk_folder.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { OK = VIRTIO_BLK_S_OK, IOERR = VIRTIO_BLK_S_IOERR };
@@ -18,40 +15,15 @@ static const uint64_t features = VIRTIO_BIT(VIRTIO_BLK_F_DISCARD) |
                                  VIRTIO_BIT(VIRTIO_BLK_F_WRITE_ZEROES) |
                                  VIRTIO_BIT(VIRTIO_BLK_F_FLUSH);
 
-static struct image *image_of(const struct device *d)
-{
-    return ((struct blk *)d->priv)->disk.image;
-}
-
-static void need_direct(const char *name)
-{
-    struct statx st;
-    assert_int_equal(statx(AT_FDCWD, name, 0, STATX_DIOALIGN, &st), 0);
-    if (st.stx_mask & STATX_DIOALIGN && st.stx_dio_offset_align)
-        return;
-    print_message("skipped: no direct I/O on the file system of /tmp\n");
-    skip();
-}
-
-// From now on the file wants blocks of @block, as one on a disk with such sectors does.
-static void make_coarse(struct disk_rig *d, uint32_t block, uint64_t ring_features)
-{
-    struct image *i = image_of(d->rig.device);
-    i->offset_align = block;
-    i->range_align = block;
-    i->section = aligned_alloc(_Alignof(struct section), sizeof(*i->section));
-    assert_non_null(i->section);
-    memset(i->section, 0, sizeof(*i->section));
-    device_rig_restart(&d->rig, ring_features);
-}
-
 static void open_direct(struct disk_rig *d, uint32_t block, uint64_t layout)
 {
     disk_make_file("image", IMAGE);
-    need_direct("image");
+    disk_need_direct("image");
     disk_open_rig(d, "image cache=direct", layout | features);
-    if (block > image_of(d->rig.device)->offset_align)
-        make_coarse(d, block, layout | features);
+    if (block > disk_image(d->rig.device)->offset_align) {
+        disk_make_coarse(d->rig.device, block);
+        device_rig_restart(&d->rig, layout | features);
+    }
 }
 
 // Everything that requests took has been given back.
@@ -77,7 +49,7 @@ static void the_way_is_chosen_once(void **state)
     struct error e;
     struct device *d;
     disk_make_file("image", IMAGE);
-    need_direct("image");
+    disk_need_direct("image");
     static const struct {
         const char *keys;
         bool is_direct;
@@ -87,7 +59,7 @@ static void the_way_is_chosen_once(void **state)
                 {"file=image cache=buffered", false}};
     for (unsigned i = 0; i < ARRAY_LEN(ways); i++) {
         check_ok(disk_open_line(&d, &e, ways[i].keys), &e);
-        const struct image *image = image_of(d);
+        const struct image *image = disk_image(d);
         assert_int_equal(image->is_direct, ways[i].is_direct);
         int flags = fcntl(image->fd, F_GETFL);
         assert_int_equal((flags & O_DIRECT) != 0, ways[i].is_direct);
@@ -112,7 +84,7 @@ static void a_file_without_direct_io_is_buffered_or_refused(void **state)
     assert_int_equal(disk_open_line(&d, &e, "file=other/image cache=direct"), -EINVAL);
     disk_check_says("cache=direct", e.text, says, ARRAY_LEN(says));
     check_ok(disk_open_line(&d, &e, "file=other/image"), &e);
-    assert_false(image_of(d)->is_direct);
+    assert_false(disk_image(d)->is_direct);
     device_close(d);
     disk_unmount("other");
 }
@@ -209,8 +181,8 @@ static void play(uint32_t block, bool has_fallocate, unsigned n_rounds)
         // All of a round is in the ring at once.
         m.longest = i == disk_n_shapes - 1 ? 8 : i == 1 ? 60 : 160;
         open_direct(&d, block, rig_layouts[i % 2]);
-        image_of(d.rig.device)->cannot_punch = !has_fallocate;
-        image_of(d.rig.device)->cannot_zero = !has_fallocate;
+        disk_image(d.rig.device)->cannot_punch = !has_fallocate;
+        disk_image(d.rig.device)->cannot_zero = !has_fallocate;
         for (unsigned round = 0; round < n_rounds; round++)
             play_round(&d, &m, &disk_shapes[i]);
         assert_int_equal(disk_rig_flush(&d), OK);
