@@ -103,11 +103,14 @@ static void unmap(uint8_t *from, uint8_t *to)
     memset(end, 0, (size_t)(to - end));
 }
 
-static __attribute__((noinline)) void ram_clear(const struct disk_request *r, uint8_t *from)
+static __attribute__((noinline)) void ram_clear(const struct disk_request *r, uint8_t *memory)
 {
+    if (r->operation == DISK_FLUSH) // which has no offset
+        return;
+    uint8_t *from = memory + r->offset;
     if (r->operation == DISK_ZERO || r->operation == DISK_ERASE)
         memset(from, 0, r->bytes);
-    else if (r->operation != DISK_FLUSH)
+    else
         unmap(from, from + r->bytes);
 }
 
@@ -121,7 +124,7 @@ static void ram_submit(struct disk_queue *q, struct disk_request *const batch[],
         else if (r->operation == DISK_WRITE)
             ram_write(r, memory + r->offset);
         else
-            ram_clear(r, memory + r->offset);
+            ram_clear(r, memory);
         r->result = DISK_OK;
     }
 }
