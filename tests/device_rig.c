@@ -92,7 +92,8 @@ static void stop_ring(struct device_rig *rig)
     ring_stop(&q->ring);
 }
 
-void device_rig_open(struct device_rig *rig, const char *line, uint64_t features)
+// All but the device.
+static void open_parts(struct device_rig *rig)
 {
     struct error e;
     *rig = (struct device_rig){0};
@@ -101,8 +102,25 @@ void device_rig_open(struct device_rig *rig, const char *line, uint64_t features
     share_memory(rig);
     check_ok(uring_open(&rig->lane.uring, &e), &e);
     assert_int_equal(uring_enable(&rig->lane.uring, NULL, 0), 0);
+}
+
+void device_rig_open(struct device_rig *rig, const char *line, uint64_t features)
+{
+    struct error e;
+    open_parts(rig);
     check_ok(device_from_line(&rig->device, line, &e), &e);
     rig->queue = &rig->device->queues[0];
+    open_driver(rig, features);
+    start_ring(rig);
+}
+
+void device_rig_join(struct device_rig *rig, struct device *device, unsigned queue,
+                     uint64_t features)
+{
+    open_parts(rig);
+    rig->device = device;
+    rig->queue = &device->queues[queue];
+    rig->has_joined = true;
     open_driver(rig, features);
     start_ring(rig);
 }
@@ -111,7 +129,8 @@ void device_rig_close(struct device_rig *rig)
 {
     stop_ring(rig);
     driver_close(rig->driver);
-    device_close(rig->device);
+    if (!rig->has_joined)
+        device_close(rig->device);
     uring_close(&rig->lane.uring);
     mem_free(rig->mem);
     guest_close(rig->guest);

@@ -24,6 +24,7 @@ struct device_rig {
     struct lane lane;
     struct device *device;
     struct queue *queue; // the device's first
+    bool has_joined;     // the device is another rig's
 };
 
 // Parse @text, or fail to with the sentence in @e, and open the device.
@@ -32,6 +33,9 @@ int device_from_line(struct device **out, const char *text, struct error *e);
 // Open the device of @line and start its first queue with these @features.
 void device_rig_open(struct device_rig *rig, const char *line, uint64_t features);
 void device_rig_close(struct device_rig *rig);
+// Another queue of a device that is open, by the thread that shall run it.
+void device_rig_join(struct device_rig *rig, struct device *device, unsigned queue,
+                     uint64_t features);
 
 // What stands in the queue moves to another start of the ring, as after a reset.
 void device_rig_restart(struct device_rig *rig, uint64_t features);

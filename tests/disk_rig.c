@@ -20,14 +20,26 @@ const struct disk_shape disk_shapes[] = {
 };
 const unsigned disk_n_shapes = ARRAY_LEN(disk_shapes);
 
-void disk_rig_open(struct disk_rig *d, const char *line, uint64_t features)
+static void open_arena(struct disk_rig *d)
 {
-    *d = (struct disk_rig){0};
-    device_rig_open(&d->rig, line, features);
     d->arena = guest_alloc(d->rig.guest, ARENA, 4096);
     d->gathered = malloc(ARENA);
     assert_non_null(d->arena);
     assert_non_null(d->gathered);
+}
+
+void disk_rig_open(struct disk_rig *d, const char *line, uint64_t features)
+{
+    *d = (struct disk_rig){0};
+    device_rig_open(&d->rig, line, features);
+    open_arena(d);
+}
+
+void disk_rig_join(struct disk_rig *d, struct device *device, unsigned queue, uint64_t features)
+{
+    *d = (struct disk_rig){0};
+    device_rig_join(&d->rig, device, queue, features);
+    open_arena(d);
 }
 
 void disk_rig_close(struct disk_rig *d)

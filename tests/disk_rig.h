@@ -54,6 +54,8 @@ struct disk_rig {
 
 void disk_rig_open(struct disk_rig *d, const char *line, uint64_t features);
 void disk_rig_close(struct disk_rig *d);
+// As device_rig_join().
+void disk_rig_join(struct disk_rig *d, struct device *device, unsigned queue, uint64_t features);
 
 // Make @n requests at once; returns how many came back.
 unsigned disk_rig_run(struct disk_rig *d, const struct disk_shape *shape, struct disk_call calls[],
