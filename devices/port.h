@@ -23,7 +23,7 @@ struct vswitch;
 
 // The counters of one queue of a port. The queue's owner writes.
 struct port_stats {
-    counter n_frames; // sent into the switch, or delivered
+    _Alignas(CACHE_LINE) counter n_frames; // sent into the switch, or delivered
     counter n_bytes;
     counter n_segmented; // frames cut or summed in software for this receiver
     counter n_drops[DROPS];
@@ -33,15 +33,16 @@ struct port_type {
     const char *key; // of the line: "socket"
     size_t bytes;    // of the type's own struct, which begins with its struct port
 
-    // [C] @p has been zeroed and filled in from the line, but for what open() provides: features,
-    // config space and n_queues of @d; receivers (room for n_receivers_max pointers) and stats.
+    // [C] @p is filled in from the line. Provide features, config space and n_queues of @d, and
+    // n_receivers_max. Room for receivers and stats is made afterwards.
     int (*open)(struct port *p, struct device *d, const struct line *l, struct error *e);
-    void (*close)(struct port *p);
     unsigned (*poll)(struct queue *q, unsigned budget);
     // [W] @to's owner: these frames are for @to. Each comes back once with frame_return(),
     // from inside or later; what is dropped is counted here.
     void (*deliver)(struct queue *to, struct frame *const frames[], unsigned n);
 
+    // [C] Optional; default: nothing. Give back what open() took, but not @p.
+    void (*close)(struct port *p);
     // Optional, with the defaults of device.h.
     int (*queue_start)(struct queue *q, struct error *e);
     void (*queue_stop)(struct queue *q);
@@ -104,11 +105,13 @@ static inline struct queue *port_receiver(const struct port *p, const struct fra
 static inline bool port_is_within_mtu(const struct frame *f, uint32_t mtu)
 {
     uint32_t bytes = f->bytes;
+    if (likely(!mtu))
+        return true;
     if (f->gso == FRAME_GSO_UDP) // fragments: the IP header, then gso_size of what follows
         bytes = MIN(bytes, (uint32_t)f->csum_start + f->gso_size);
     else if (f->gso)
         bytes = MIN(bytes, (uint32_t)f->n_l4_head + f->gso_size);
-    return !mtu || bytes <= mtu + FRAME_BYTES_MIN;
+    return bytes <= mtu + FRAME_BYTES_MIN;
 }
 
 // [any worker] Give a frame back, once for each deliver(). On home's worker it is freed when it

@@ -24,6 +24,20 @@ struct vswitch *switch_find(const char *name)
     return NULL;
 }
 
+unsigned switch_list(char *names, size_t bytes)
+{
+    unsigned n = 0;
+    size_t used = 0;
+    names[0] = '\0';
+    for (unsigned i = 0; i < SWITCHES_MAX; i++) {
+        const struct vswitch *s = atomic_load_explicit(&switches[i], memory_order_relaxed);
+        if (s && used < bytes)
+            used += (size_t)snprintf(names + used, bytes - used, "%s%s", n ? ", " : "", s->name);
+        n += s != NULL;
+    }
+    return n;
+}
+
 // ---- ports -------------------------------------------------------------------------------
 
 static struct port *port_at(const struct vswitch *s, unsigned i)

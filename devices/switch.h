@@ -20,6 +20,8 @@ extern const struct device_type switch_device;
 
 // [C] The switch that a line named; NULL: there is none.
 struct vswitch *switch_find(const char *name);
+// [C] "a, b": the names that there are, as far as they fit. Returns how many switches there are.
+unsigned switch_list(char *names, size_t bytes);
 
 // [C] @p takes part from now on. 0 or -errno with the sentence.
 int switch_attach(struct vswitch *s, struct port *p, struct error *e);
