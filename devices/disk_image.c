@@ -2,6 +2,7 @@
 #include "devices/disk_image.h"
 
 #include "dataplane/log.h"
+#include "devices/disk_sysfs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -129,6 +130,26 @@ static int read_block_device(struct image *i, struct disk *d, uint64_t *bytes)
     return 0;
 }
 
+// 5.2.4: what a driver is told beside sizes.
+static int read_facts(const struct image *i, struct disk *d, struct error *e)
+{
+    struct disk_sysfs facts = {0};
+    int folder = disk_sysfs_open(i->device);
+    if (folder >= 0) {
+        disk_sysfs_read(folder, &facts);
+        close(folder);
+    }
+    if (facts.is_host_managed)
+        return refuse(i, EOPNOTSUPP,
+                      "has zones itself; only ram= and null= disks are served with "
+                      "zones (zoned=)",
+                      e);
+    d->discard_bytes = facts.discard_bytes;
+    d->has_lifetime = facts.has_lifetime;
+    d->lifetime = facts.lifetime;
+    return 0;
+}
+
 static int read_kind(struct image *i, struct disk *d, uint64_t *bytes, struct error *e)
 {
     struct stat st;
@@ -137,7 +158,7 @@ static int read_kind(struct image *i, struct disk *d, uint64_t *bytes, struct er
     if (S_ISBLK(st.st_mode)) {
         i->device = st.st_rdev;
         int err = read_block_device(i, d, bytes);
-        return err ? refuse(i, -err, strerror(-err), e) : 0;
+        return err ? refuse(i, -err, strerror(-err), e) : read_facts(i, d, e);
     }
     if (S_ISDIR(st.st_mode))
         return refuse(i, EISDIR, "a directory, not an image", e);
