@@ -1,0 +1,739 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/check.h"
+#include "tests/packet_rig.h"
+#include "tests/space.h"
+#include "tests/tap_rig.h"
+
+#include "devices/offload.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <linux/if_packet.h>
+#include <net/ethernet.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define STREAM_BYTES (4u << 20)
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+
+static struct packet packet;
+static uint8_t bytes[PACKET_BYTES_MAX];
+
+static int setup(void **state)
+{
+    (void)state;
+    tap_rig_open();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    tap_rig_close();
+    return 0;
+}
+
+static bool is_asleep(void *context)
+{
+    (void)context;
+    return tap_rig_is_asleep();
+}
+
+// The kernel's helper threads count as ours.
+static unsigned count_threads(void)
+{
+    unsigned n = 0;
+    DIR *d = opendir("/proc/self/task");
+    assert_non_null(d);
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+// ---- sockets of the kernel on both sides ---------------------------------------------------
+
+union address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
+
+// Port @i is 10.9.0.i+1 and fd09::i+1.
+static union address address_of(unsigned i, bool is_v6, uint16_t number)
+{
+    union address a = {0};
+    char text[32];
+    if (is_v6) {
+        a.v6.sin6_family = AF_INET6;
+        a.v6.sin6_port = htons(number);
+        snprintf(text, sizeof(text), "fd09::%u", i + 1);
+        assert_int_equal(inet_pton(AF_INET6, text, &a.v6.sin6_addr), 1);
+    } else {
+        a.v4.sin_family = AF_INET;
+        a.v4.sin_port = htons(number);
+        snprintf(text, sizeof(text), "10.9.0.%u", i + 1);
+        assert_int_equal(inet_pton(AF_INET, text, &a.v4.sin_addr), 1);
+    }
+    return a;
+}
+
+static void add_address(unsigned i)
+{
+    space_run("ip link set tap%u up mtu 1500 && ip addr add 10.9.0.%u/24 dev tap%u && "
+              "ip addr add fd09::%u/64 dev tap%u nodad",
+              i, i + 1, i, i + 1, i);
+}
+
+static void add_two(const char *keys)
+{
+    char line[64];
+    for (unsigned i = 0; i < 2; i++) {
+        snprintf(line, sizeof(line), "tap=tap%u %s", i, keys);
+        tap_rig_add(i, line);
+        add_address(i);
+    }
+}
+
+static void remove_two(void)
+{
+    tap_rig_remove(0);
+    tap_rig_remove(1);
+}
+
+static int open_socket(unsigned i, bool is_v6, int type)
+{
+    space_enter(tap_rig.ports[i].space);
+    int fd = socket(is_v6 ? AF_INET6 : AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static int open_packet_socket(unsigned i)
+{
+    space_enter(tap_rig.ports[i].space);
+    int one = 1, fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(ETH_P_ALL));
+    struct sockaddr_ll a = {.sll_family = AF_PACKET,
+                            .sll_protocol = htons(ETH_P_ALL),
+                            .sll_ifindex = (int)if_nametoindex("tap0")};
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    assert_int_equal(setsockopt(fd, SOL_PACKET, PACKET_AUXDATA, &one, sizeof(one)), 0);
+    return fd;
+}
+
+static int bind_socket(unsigned i, bool is_v6, int type, uint16_t number)
+{
+    int fd = open_socket(i, is_v6, type);
+    union address a = address_of(i, is_v6, number);
+    assert_int_equal(bind(fd, &a.any, sizeof(a)), 0);
+    return fd;
+}
+
+// ---- TCP from one kernel to the other --------------------------------------------------------
+
+static struct {
+    unsigned n_csum, n_segmented, n_large; // frames as the kernel gave them
+} seen;
+
+// What the kernel sends is what it says: a begun checksum, or a whole one.
+static void look_and_forward(struct tap_rig *rig, unsigned from, struct frame *f)
+{
+    (void)rig;
+    uint8_t proto = 0;
+    frame_copy(f, 0, bytes, f->bytes);
+    if (f->l3)
+        proto = bytes[14] >> 4 == 4 ? bytes[23] : bytes[20];
+    if (proto == 6 || proto == 17)
+        packet_read(bytes, f->bytes, f->needs_csum);
+    seen.n_csum += f->needs_csum;
+    seen.n_segmented += f->gso != FRAME_GSO_NONE;
+    seen.n_large += f->bytes > 8000;
+    tap_rig_deliver(1 - from, f);
+}
+
+struct stream {
+    int listener, server, client;
+    size_t n_sent, n_received;
+    bool is_wrong;
+};
+
+static uint8_t stream_byte(size_t at)
+{
+    return (uint8_t)(at ^ at >> 8 ^ at >> 16);
+}
+
+static void send_some(struct stream *s)
+{
+    uint8_t data[65536];
+    size_t n = MIN(sizeof(data), STREAM_BYTES - s->n_sent);
+    for (size_t i = 0; i < n; i++)
+        data[i] = stream_byte(s->n_sent + i);
+    ssize_t done = n ? send(s->client, data, n, MSG_NOSIGNAL) : 0;
+    s->n_sent += done > 0 ? (size_t)done : 0;
+}
+
+static void receive_some(struct stream *s)
+{
+    uint8_t data[65536];
+    ssize_t n = recv(s->server, data, sizeof(data), 0);
+    for (ssize_t i = 0; i < n; i++)
+        s->is_wrong |= data[i] != stream_byte(s->n_received + (size_t)i);
+    s->n_received += n > 0 ? (size_t)n : 0;
+}
+
+static bool is_stream_done(void *context)
+{
+    struct stream *s = context;
+    if (s->server < 0)
+        s->server = accept4(s->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    send_some(s);
+    if (s->server >= 0)
+        receive_some(s);
+    return s->n_received == STREAM_BYTES;
+}
+
+static void run_stream_until(bool is_v6, bool (*is_done)(void *context))
+{
+    static uint16_t number = 4000; // another one each time: the last one lingers
+    struct stream s = {.server = -1};
+    s.listener = bind_socket(1, is_v6, SOCK_STREAM, ++number);
+    assert_int_equal(listen(s.listener, 1), 0);
+    s.client = open_socket(0, is_v6, SOCK_STREAM);
+    union address a = address_of(1, is_v6, number);
+    assert_int_equal(connect(s.client, &a.any, sizeof(a)), -1);
+    assert_int_equal(errno, EINPROGRESS);
+    tap_rig_until(is_done, &s);
+    assert_false(s.is_wrong);
+    close(s.client);
+    close(s.server);
+    close(s.listener);
+}
+
+static void run_stream(bool is_v6)
+{
+    run_stream_until(is_v6, is_stream_done);
+}
+
+static uint64_t n_cut(unsigned i)
+{
+    return counter_read(&tap_rig.ports[i].tap->port.stats[0].n_segmented);
+}
+
+// Large frames cross whole; what the other side does not take is made up for in software, and its
+// kernel believes the checksums.
+static void test_tcp(void **state)
+{
+    (void)state;
+    static const unsigned offloads[] = {UINT32_MAX, OFFLOAD_CSUM | OFFLOAD_ECN, 0};
+    unsigned n_threads = count_threads();
+    add_two("");
+    tap_rig.forward = look_and_forward;
+    for (unsigned i = 0; i < ARRAY_LEN(offloads); i++) {
+        for (unsigned is_v6 = 0; is_v6 < 2; is_v6++) {
+            memset(&seen, 0, sizeof(seen));
+            uint64_t n_before = n_cut(1);
+            tap_rig.ports[1].tap->offloads &= offloads[i];
+            run_stream(is_v6);
+            assert_true(seen.n_csum > 0 && seen.n_segmented > 0 && seen.n_large > 0);
+            assert_int_equal(n_cut(1) > n_before, offloads[i] != UINT32_MAX);
+        }
+    }
+    assert_int_equal(count_threads(), n_threads); // no READ or WRITE goes to a helper
+    remove_two();
+}
+
+// ---- queues that rest ------------------------------------------------------------------------
+
+// Frames until the kernel has nothing more to say of its own (neighbour discovery).
+static void quieten(void)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        space_enter(tap_rig.ports[i].space);
+        space_run("ip link set tap%u mtu 1500 multicast off", i);
+    }
+    tap_rig_until(is_asleep, NULL);
+}
+
+static void test_a_quiet_port_costs_nothing(void **state)
+{
+    (void)state;
+    add_two("");
+    quieten();
+    assert_true(tap_rig.lane.uring.n_in_flight >= 2); // a READ of each is armed
+    run_stream(false);                                // and wakes its queue
+    tap_rig_until(is_asleep, NULL);
+    remove_two();
+}
+
+// ---- datagrams -------------------------------------------------------------------------------
+
+struct datagrams {
+    int fd;
+    uint32_t n_bytes, n, want;
+};
+
+static bool are_received(void *context)
+{
+    struct datagrams *d = context;
+    ssize_t n = recv(d->fd, bytes + d->n_bytes, sizeof(bytes) - d->n_bytes, 0);
+    if (n >= 0) {
+        d->n++;
+        d->n_bytes += (uint32_t)n;
+    }
+    return d->n_bytes >= d->want;
+}
+
+// Frames of UDP in segments, as a kernel that has USO sends them.
+static void test_uso(void **state)
+{
+    (void)state;
+    add_two("");
+    tap_rig.forward = look_and_forward;
+    bool has_uso = tap_rig.ports[0].tap->offloads & OFFLOAD_USO4;
+    for (unsigned is_v6 = 0; is_v6 < 2; is_v6++) {
+        for (unsigned is_cut = 0; is_cut < 2; is_cut++) {
+            tap_rig.ports[1].tap->offloads = is_cut ? 0 : tap_rig.ports[0].tap->offloads;
+            memset(&seen, 0, sizeof(seen));
+            struct datagrams d = {.fd = bind_socket(1, is_v6, SOCK_DGRAM, 4001), .want = 12000};
+            int from = open_socket(0, is_v6, SOCK_DGRAM);
+            int size = 1200;
+            union address a = address_of(1, is_v6, 4001);
+            uint8_t data[12000];
+            for (unsigned i = 0; i < sizeof(data); i++)
+                data[i] = stream_byte(i);
+            assert_int_equal(setsockopt(from, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof(size)), 0);
+            assert_int_equal(sendto(from, data, sizeof(data), 0, &a.any, sizeof(a)), 12000);
+            tap_rig_until(are_received, &d);
+            assert_int_equal(d.n, 10);
+            assert_memory_equal(bytes, data, sizeof(data));
+            assert_int_equal(seen.n_segmented, has_uso);
+            close(d.fd);
+            close(from);
+        }
+    }
+    remove_two();
+}
+
+// A frame of the test's, not of a queue.
+struct test_frame {
+    struct frame frame;
+    bool is_back;
+};
+
+static void test_frame_is_back(struct frame *f)
+{
+    container_of(f, struct test_frame, frame)->is_back = true;
+}
+
+static bool is_back(void *context)
+{
+    return ((struct test_frame *)context)->is_back;
+}
+
+// Give port 0 the packet, cut at a few places.
+static void deliver_packet(void)
+{
+    struct iovec iov[8];
+    struct test_frame t = {.frame.free = test_frame_is_back};
+    unsigned n =
+        packet_cut(iov, packet.bytes, packet.n_bytes, (uint32_t[]){13, 40, 41, 700, 701, 5000}, 6);
+    assert_int_equal(frame_parse(&t.frame, iov, n, 0, &packet.hdr), DROP_NONE);
+    tap_rig_deliver(0, &t.frame);
+    tap_rig_until(is_back, &t);
+    packet_uncut(iov, n);
+}
+
+// What a guest may send and a kernel does not: fragments, options, extension headers. Whoever
+// cuts it up, the kernel's sockets get all of it.
+static void test_guests_datagrams(void **state)
+{
+    (void)state;
+    tap_rig_add(0, "tap=tap0");
+    space_run("ip link set tap0 address 02:00:00:00:00:02 up mtu 1500 && "
+              "ip addr add 10.0.0.2/24 dev tap0 && ip addr add fd00::2/64 dev tap0 nodad");
+    unsigned all = tap_rig.ports[0].tap->offloads;
+    const unsigned offloads[] = {all, OFFLOAD_CSUM, 0};
+    int fds[2];
+    for (unsigned is_v6 = 0; is_v6 < 2; is_v6++) {
+        union address a = {0};
+        a.any.sa_family = is_v6 ? AF_INET6 : AF_INET;
+        a.v4.sin_port = htons(40002); // where IPv6's is as well
+        fds[is_v6] = open_socket(0, is_v6, SOCK_DGRAM);
+        int one = 1; // not IPv4's port as well
+        if (is_v6)
+            setsockopt(fds[1], IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+        assert_int_equal(bind(fds[is_v6], &a.any, sizeof(a)), 0);
+    }
+    for (unsigned i = 0; i < n_packet_specs; i++) {
+        for (unsigned j = 0; j < ARRAY_LEN(offloads); j++) {
+            struct packet_spec s = packet_specs[i];
+            if (!s.is_udp)
+                continue;
+            s.tag = 0;
+            packet_make(&packet, &s);
+            tap_rig.ports[0].tap->offloads = offloads[j];
+            deliver_packet();
+            bool is_uso = s.gso_type == VIRTIO_NET_HDR_GSO_UDP_L4;
+            struct datagrams d = {.fd = fds[s.is_v6], .want = s.payload};
+            do
+                tap_rig_until(are_received, &d);
+            while (d.n == 0); // an empty one
+            assert_int_equal(d.n, is_uso ? (s.payload + s.gso_size - 1) / s.gso_size : 1);
+            assert_int_equal(d.n_bytes, s.payload);
+            assert_memory_equal(bytes, packet.bytes + packet.payload, s.payload);
+        }
+    }
+    assert_int_equal(tap_rig_drops(0, DROP_UPLINK), 0);
+    close(fds[0]);
+    close(fds[1]);
+    tap_rig_remove(0);
+}
+
+// ---- VLANs, MTU ------------------------------------------------------------------------------
+
+static uint16_t seen_vlan;
+
+static void look_at_vlan(struct tap_rig *rig, unsigned from, struct frame *f)
+{
+    (void)rig, (void)from;
+    if (frame_source(f)[5] == 0x77)
+        seen_vlan = f->vlan;
+    f->n_holders = 1;
+    frame_return(&tap_rig.lane, f);
+}
+
+static bool has_seen_vlan(void *context)
+{
+    (void)context;
+    return seen_vlan;
+}
+
+// What a packet socket got: the tag that the kernel took off, which is not in the bytes.
+struct tagged {
+    int fd;
+    uint16_t tag;
+};
+
+static bool is_tagged_one_received(void *context)
+{
+    struct tagged *t = context;
+    union {
+        char bytes[CMSG_SPACE(sizeof(struct tpacket_auxdata))];
+        struct cmsghdr align;
+    } control;
+    struct iovec iov = {bytes, sizeof(bytes)};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control.bytes,
+                       .msg_controllen = sizeof(control.bytes)};
+    if (recvmsg(t->fd, &m, 0) < 42 || bytes[11] != 1 || bytes[6] != 2)
+        return false;
+    struct tpacket_auxdata aux;
+    const struct cmsghdr *header = CMSG_FIRSTHDR(&m);
+    if (!header)
+        return false;
+    memcpy(&aux, CMSG_DATA(header), sizeof(aux));
+    t->tag = aux.tp_vlan_tci;
+    return true;
+}
+
+// Tags are numbers inside and tags outside; a port with vlan= shows none.
+static void test_vlan(void **state)
+{
+    (void)state;
+    static const uint8_t tagged[60] = {2, 0, 0,    0,    0, 0x66, 2, 0,    0,
+                                       0, 0, 0x77, 0x81, 0, 0x20, 5, 0x88, 0xb5};
+    tap_rig_add(0, "tap=tap0");
+    space_run("ip link set tap0 up");
+    struct tagged t = {.fd = open_packet_socket(0)};
+    tap_rig.forward = look_at_vlan;
+    seen_vlan = 0;
+    assert_int_equal(send(t.fd, tagged, sizeof(tagged), 0), sizeof(tagged));
+    tap_rig_until(has_seen_vlan, NULL);
+    assert_int_equal(seen_vlan, 0x2005);
+
+    struct packet_spec s = {"", 0, 1, 0, 0, 0, 0x6007, 0, 0, 100};
+    packet_make(&packet, &s);
+    deliver_packet();
+    tap_rig_until(is_tagged_one_received, &t);
+    assert_int_equal(t.tag, 0x6007);
+    packet_read(bytes, 142, true);
+    tap_rig.ports[0].tap->port.vlan = 7;
+    deliver_packet();
+    tap_rig_until(is_tagged_one_received, &t);
+    assert_int_equal(t.tag, 0);
+    close(t.fd);
+    tap_rig_remove(0);
+}
+
+// The interface is a socket here, which shows what is written: the header says what was found in
+// the frame, and nothing else that a guest wrote.
+static void test_headers(void **state)
+{
+    (void)state;
+    struct error e;
+    int ends[2], space = space_open();
+    check_ok(tap_rig_open_port(0, "tap=tap0", &e), &e);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends), 0);
+    assert_int_equal(dup2(ends[0], tap_rig.ports[0].tap->fds[0]), tap_rig.ports[0].tap->fds[0]);
+    tap_rig_attach(0);
+    for (unsigned i = 0; i < n_packet_specs; i++) {
+        struct packet_spec s = packet_specs[i];
+        s.tag &= 0xefff; // the DEI is not kept
+        if (s.payload > 20000)
+            continue; // more than a socket takes
+        packet_make(&packet, &s);
+        struct virtio_net_hdr want = packet.hdr, got;
+        if (!s.gso_type)
+            want.hdr_len = 0;
+        else if (s.gso_type == VIRTIO_NET_HDR_GSO_UDP)
+            want.gso_size &= 0xfff8;
+        packet.hdr.flags = 0xff;
+        packet.hdr.hdr_len = 0x5555;
+        packet.hdr.num_buffers = 0x5555;
+        deliver_packet();
+        struct iovec iov[] = {{&got, VIRTIO_NET_HDR_BYTES}, {bytes, sizeof(bytes)}};
+        assert_int_equal(readv(ends[1], iov, 2), VIRTIO_NET_HDR_BYTES + packet.n_bytes);
+        assert_memory_equal(&got, &want, VIRTIO_NET_HDR_BYTES);
+        assert_memory_equal(bytes, packet.bytes, packet.n_bytes);
+    }
+    tap_rig_detach(0);
+    tap_rig_close_port(0);
+    close(ends[0]);
+    close(ends[1]);
+    close(space);
+}
+
+static void test_mtu(void **state)
+{
+    (void)state;
+    tap_rig_add(0, "tap=tap0 mtu=1000");
+    space_run("ip link set tap0 up");
+    struct packet_spec s = {"", 0, 1, 0, 0, 0, 0, 0, 0, 972};
+    for (unsigned more = 0; more < 2; more++, s.payload++) {
+        packet_make(&packet, &s);
+        deliver_packet();
+        assert_int_equal(tap_rig_drops(0, DROP_MTU), more);
+    }
+    tap_rig_remove(0);
+}
+
+// ---- trouble ---------------------------------------------------------------------------------
+
+static uint64_t uplink_drops;
+
+static bool has_dropped_more(void *context)
+{
+    (void)context;
+    return tap_rig_drops(0, DROP_UPLINK) > uplink_drops;
+}
+
+static void test_down_and_up(void **state)
+{
+    (void)state;
+    struct packet_spec s = {"", 0, 1, 0, 0, 0, 0, 0, 0, 100};
+    tap_rig_add(0, "tap=tap0");
+    packet_make(&packet, &s);
+    deliver_packet(); // never was up
+    assert_int_equal(tap_rig_drops(0, DROP_UPLINK), 1);
+    space_run("ip link set tap0 up");
+    deliver_packet();
+    assert_int_equal(tap_rig_drops(0, DROP_UPLINK), 1);
+    space_run("ip link set tap0 down");
+    deliver_packet();
+    assert_int_equal(tap_rig_drops(0, DROP_UPLINK), 2);
+    assert_int_equal(atomic_load(&tap_rig.ports[0].tap->error), 0);
+    tap_rig_remove(0);
+}
+
+// The interface goes: frames for it are counted, nothing spins, and the port can be removed.
+static void test_deleted(void **state)
+{
+    (void)state;
+    struct packet_spec s = {"", 0, 1, 0, 0, 0, 0, 0, 0, 100};
+    tap_rig_add(0, "tap=tap0 queues=2");
+    space_run("ip link set tap0 up && ip link del tap0");
+    packet_make(&packet, &s);
+    deliver_packet();
+    assert_true(has_dropped_more(NULL));
+    tap_rig_until(is_asleep, NULL);
+    assert_int_equal(atomic_load(&tap_rig.ports[0].tap->error), EBADFD);
+    assert_int_equal(tap_rig.lane.uring.n_in_flight, 0);
+    tap_rig_remove(0);
+}
+
+// ---- frames that are kept --------------------------------------------------------------------
+
+#define KEPT_MAX 1024
+
+static struct frame *kept[KEPT_MAX];
+static unsigned n_kept;
+
+static void keep(struct tap_rig *rig, unsigned from, struct frame *f)
+{
+    (void)rig, (void)from;
+    assert_true(n_kept < KEPT_MAX);
+    f->n_holders = 1;
+    kept[n_kept++] = f;
+}
+
+static void give_back(void)
+{
+    while (n_kept)
+        frame_return(&tap_rig.lane, kept[--n_kept]);
+}
+
+static bool is_starved(void *context)
+{
+    int *fd = context;
+    union address a = address_of(9, false, 9);
+    sendto(*fd, bytes, 100, MSG_DONTWAIT, &a.any, sizeof(a));
+    return n_kept == 128 && tap_rig_is_asleep(); // all of its buffers
+}
+
+static bool has_kept_one(void *context)
+{
+    (void)context;
+    return n_kept > 0;
+}
+
+// A receiver that keeps every buffer stops its port and nothing else; it goes on afterwards.
+static void test_all_buffers_are_kept(void **state)
+{
+    (void)state;
+    tap_rig_add(0, "tap=tap0");
+    add_address(0);
+    space_run("ip neigh add 10.9.0.10 lladdr 02:00:00:00:00:09 dev tap0");
+    tap_rig.forward = keep;
+    n_kept = 0;
+    int fd = open_socket(0, false, SOCK_DGRAM);
+    tap_rig_until(is_starved, &fd);
+    assert_int_equal(tap_rig.lane.uring.n_in_flight, 0);
+    give_back();
+    tap_rig_until(has_kept_one, NULL);
+    give_back();
+    tap_rig.forward = keep;
+    close(fd);
+    // Frames that are kept hold up a queue that is to leave, and only they.
+    tap_rig_until(is_asleep, NULL);
+    give_back();
+    tap_rig_remove(0);
+}
+
+// Moved while frames come: none is read twice, none of the stream is lost for good.
+static bool is_moved_and_done(void *context)
+{
+    static unsigned n;
+    if (++n % 64 == 0) {
+        tap_rig_detach(n / 64 % 2);
+        tap_rig_attach(n / 64 % 2);
+    }
+    return is_stream_done(context);
+}
+
+static void test_queues_leave_and_come_back(void **state)
+{
+    (void)state;
+    add_two("");
+    run_stream_until(false, is_moved_and_done);
+    remove_two();
+}
+
+static void test_many_queues(void **state)
+{
+    (void)state;
+    add_two("queues=4");
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(atomic_load(&tap_rig.ports[i].tap->port.n_receivers), 4);
+    run_stream(false);
+    run_stream(true);
+    remove_two();
+}
+
+// ---- lines -----------------------------------------------------------------------------------
+
+static void test_lines(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *before, *line, *says;
+    } cases[] = {
+        {"true", "tap=a234567890123456", "1 to 15 characters"},
+        {"true", "tap=a/b", "none of them / : % or blank"},
+        {"true", "tap=tap%d", "none of them / : % or blank"},
+        {"ip link add other type bridge", "tap=other", "of another kind"},
+        {"ip link add veth type veth peer peer", "tap=veth", "of another kind"},
+        {"ip tuntap add dev tun0 mode tun", "tap=tun0", "of another kind"},
+        {"ip tuntap add dev one mode tap", "tap=one queues=2", "made without multi_queue"},
+        {"ip tuntap add dev one mode tap", "tap=one", NULL},
+        {"ip tuntap add dev more mode tap multi_queue vnet_hdr", "tap=more queues=3", NULL},
+    };
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        int space = space_open();
+        space_run("%s", cases[i].before);
+        struct error e = {0};
+        int err = tap_rig_open_port(0, cases[i].line, &e);
+        if (!cases[i].says) {
+            check_ok(err, &e);
+            tap_rig_close_port(0);
+        } else {
+            assert_true(err < 0);
+            if (!strstr(e.text, cases[i].says) || !strstr(e.text, "port p0: tap="))
+                fail_msg("'%s' does not say '%s'", e.text, cases[i].says);
+        }
+        close(space);
+    }
+}
+
+// Its only queue is taken; a user without rights.
+static void test_lines_of_others(void **state)
+{
+    (void)state;
+    struct error e;
+    int space = space_open();
+    space_run("ip tuntap add dev one mode tap user root");
+    check_ok(tap_rig_open_port(0, "tap=one", &e), &e);
+    assert_true(tap_rig_open_port(1, "tap=one", &e) < 0);
+    assert_non_null(strstr(e.text, "port p1: tap=one: its only queue is open elsewhere"));
+    tap_rig_close_port(0);
+
+    for (unsigned i = 0; i < 2; i++) { // neither another's, nor a new one
+        assert_int_equal(seteuid(65534), 0);
+        assert_true(tap_rig_open_port(0, i ? "tap=one" : "tap=new", &e) < 0);
+        assert_int_equal(seteuid(0), 0);
+        if (!strstr(e.text, "not permitted") && !strstr(e.text, "Permission denied"))
+            fail_msg("'%s' does not say so", e.text);
+    }
+    close(space);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_tcp),
+        TEST(test_a_quiet_port_costs_nothing),
+        TEST(test_uso),
+        TEST(test_guests_datagrams),
+        TEST(test_vlan),
+        TEST(test_headers),
+        TEST(test_mtu),
+        TEST(test_down_and_up),
+        TEST(test_deleted),
+        TEST(test_all_buffers_are_kept),
+        TEST(test_queues_leave_and_come_back),
+        TEST(test_many_queues),
+        TEST(test_lines),
+        TEST(test_lines_of_others),
+    };
+    return cmocka_run_group_tests_name("tap", tests, NULL, NULL);
+}
