@@ -23,6 +23,11 @@ const struct line_key device_socket_keys[] = {
     {.name = NULL},
 };
 
+const char *device_socket(const struct line *l)
+{
+    return line_knows(l, "socket") ? line_text(l, "socket", NULL) : NULL;
+}
+
 static struct queue *open_queues(struct device *d)
 {
     struct queue *queues = calloc(MAX(d->n_queues, 1), sizeof(*queues));

@@ -159,6 +159,9 @@ struct device {
 // The keys of every device that has a vhost-user socket.
 extern const struct line_key device_socket_keys[];
 
+// [C] The vhost-user socket of a line; NULL: its device has none.
+const char *device_socket(const struct line *l);
+
 // [C] Open the device that @l describes, for queues on @lanes; takes @l over when it succeeds.
 int device_open(struct device **out, const struct device_type *type, struct line *l,
                 const struct lane_set *lanes, struct error *e);

@@ -301,6 +301,11 @@ bool line_has(const struct line *l, const char *key)
     return line_get(l, key) != NULL;
 }
 
+bool line_knows(const struct line *l, const char *key)
+{
+    return key_find(l->schema, key) != NULL;
+}
+
 bool line_is_blank(const char *text)
 {
     text += strspn(text, blanks);

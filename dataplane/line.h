@@ -72,6 +72,9 @@ const char *line_text(const struct line *l, const char *key, const char *fallbac
 uint64_t line_number(const struct line *l, const char *key, uint64_t fallback);
 bool line_has(const struct line *l, const char *key);
 
+// [C] Whether lines of its type may have @key.
+bool line_knows(const struct line *l, const char *key);
+
 // [C] True for an empty line or a comment: nothing to parse.
 bool line_is_blank(const char *text);
 

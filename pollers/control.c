@@ -88,11 +88,12 @@ static const struct device_type *type_of(const struct control *c, const struct l
 static const char *find_clash(const struct control *c, const struct line *l)
 {
     const struct endpoint *p;
+    const char *path = device_socket(l);
     if (control_find(c, l->name))
         return "name";
     TAILQ_FOREACH(p, &c->endpoints, link)
     {
-        if (strcmp(p->path, line_text(l, "socket", "")) == 0)
+        if (path && p->path && strcmp(p->path, path) == 0)
             return "socket";
     }
     return NULL;
@@ -161,6 +162,7 @@ static void endpoint_gone(void *context, struct endpoint *p)
         done(done_context);
     if (c->is_stopping && TAILQ_EMPTY(&c->endpoints))
         loop_stop(c->loop);
+    loop_timer_set(c->loop, &c->check, 0); // another that leaves may have waited for it
 }
 
 // The device @name, unless it is being removed. 0 or -errno with the sentence.
@@ -187,6 +189,8 @@ int control_remove(struct control *c, const char *name, void (*done)(void *conte
 {
     struct endpoint *p;
     int err = find_staying(c, name, &p, e);
+    if (!err)
+        err = endpoint_busy(p, e);
     if (err)
         return err;
     p->done = done;

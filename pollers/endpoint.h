@@ -6,6 +6,9 @@
 //
 //     waiting ─▶ connected ─▶ draining ─▶ waiting …      leave: draining ─▶ gone
 //
+// A device whose line has no socket runs from the start: its queues, if it has any, are lent at
+// once and taken back when it leaves.
+//
 // Threads  [C] only. Nothing waits for a worker, a disk or a peer.
 // Memory   control owns endpoints; an endpoint owns its device, socket, session and leases.
 // Trust    who may connect is the socket's permissions; what it then says is session.h's.
@@ -24,6 +27,13 @@ enum endpoint_state {
     ENDPOINT_WAITING,   // for a front end
     ENDPOINT_CONNECTED, // one is served
     ENDPOINT_DRAINING,  // its queues come back
+    ENDPOINT_RUNNING,   // it needs no front end
+};
+
+enum endpoint_exit { // how far a device is that leaves
+    EXIT_NOT_YET,
+    EXIT_HIDDEN, // workers find it no more; they have to pass a turn
+    EXIT_PASSED,
 };
 
 struct endpoint {
@@ -31,17 +41,19 @@ struct endpoint {
     struct loop *loop;
     struct pool_worker *home;
     struct lease *leases; // one a queue
-    const char *path;     // in the device's line
+    const char *path;     // in the device's line; NULL: it has no socket
     bool is_client;
     struct acceptor acceptor;  // mode=server
     struct session *session;   // NULL: none
     struct loop_source source; // the session's socket
     struct loop_timer retry;   // mode=client: connect again
+    struct loop_timer tick;    // device_type.tick
     unsigned retry_ms;
     int peer_pid;
     struct log_limit refusals;
 
     bool is_leaving;
+    enum endpoint_exit exit;
     void (*gone)(void *context, struct endpoint *e);
     void *gone_context;
 
@@ -66,7 +78,10 @@ void endpoint_free(struct endpoint *p);
 struct lease *endpoint_lease_of(struct queue *q);
 void endpoint_answered(struct queue *q);
 
-// [C] To be called now and then: session_check().
+// [C] device_type.busy: 0, or -EBUSY with the sentence.
+int endpoint_busy(const struct endpoint *p, struct error *e);
+
+// [C] To be called now and then: session_check(), and what a leaving device waits for.
 void endpoint_check(struct endpoint *p, uint64_t now_ms);
 
 // [C] device_type.resize, and tell the front end. 0 or -errno with the sentence.

@@ -219,8 +219,10 @@ void pool_close(struct pool *p)
         loop_unwatch(p->loop, &p->workers[i].source);
         worker_end(p->workers[i].worker);
     }
-    for (unsigned i = 0; i < p->n; i++)
+    for (unsigned i = 0; i < p->n; i++) {
+        worker_ready(&p->workers[i].source, 0); // barriers that nobody waited for any more
         worker_free(p->workers[i].worker);
+    }
     release(p);
 }
 
@@ -306,13 +308,14 @@ void pool_call(struct lease *lease, struct queue *q, void (*fn)(struct queue *q,
 void pool_move(struct lease *lease, struct pool_worker *to)
 {
     lease->chosen = to;
+    if (lease->is_ending)
+        return;
     if (lease->to) { // it is on its way: to another one, then
         lease->to = to;
         return;
     }
     if (!lease->at || lease->at == to)
         return;
-    assert(!lease->is_ending);
     if (!lease->trail)
         lease->trail = trail_open(lease->queue, to->pool->n);
     lease->to = to;

@@ -10,6 +10,7 @@ static const char *const state_names[] = {
     [ENDPOINT_WAITING] = "waiting",
     [ENDPOINT_CONNECTED] = "connected",
     [ENDPOINT_DRAINING] = "draining",
+    [ENDPOINT_RUNNING] = "running",
 };
 
 static json_t *number(uint64_t n)
@@ -51,6 +52,8 @@ static const char *queue_state(const struct queue *q, const struct session_queue
         return info->waits_for ? "waiting" : "stopped";
     if (lease->is_ending)
         return "draining";
+    if (lease->to)
+        return "moving";
     bool is_parked = atomic_load_explicit(&q->is_parked, memory_order_relaxed);
     return is_parked ? "parked" : "running";
 }
@@ -84,7 +87,8 @@ static void set_counters(json_t *object, const struct queue *q)
 
 static void set_worker(json_t *object, const struct lease *lease)
 {
-    json_object_set_new(object, "worker", lease->at ? number(lease->at->index) : json_null());
+    const struct pool_worker *w = lease_worker(lease);
+    json_object_set_new(object, "worker", w ? number(w->index) : json_null());
 }
 
 static json_t *list_faults(const struct queue *q)
@@ -112,12 +116,24 @@ static bool waits_to_start(const struct endpoint *p, unsigned index)
     return info.waits_for;
 }
 
+// Also of one that no session has.
+static void describe_queue(const struct endpoint *p, unsigned index,
+                           struct session_queue_info *info)
+{
+    if (p->session) {
+        session_describe_queue(p->session, index, info);
+        return;
+    }
+    enum ring_fault fault = ring_read_fault(&p->device->queues[index].ring, &info->fault_detail);
+    info->fault = fault ? ring_fault_name(fault) : NULL;
+    info->is_enabled = p->leases[index].at;
+}
+
 static json_t *show_queue(const struct endpoint *p, unsigned index)
 {
     const struct queue *q = &p->device->queues[index];
     struct session_queue_info info = {0};
-    if (p->session)
-        session_describe_queue(p->session, index, &info);
+    describe_queue(p, index, &info);
     json_t *object = json_object();
     set_number(object, "index", index);
     set_text(object, "state", queue_state(q, &info, &p->leases[index]));
@@ -131,6 +147,7 @@ static json_t *show_queue(const struct endpoint *p, unsigned index)
     set_number(object, "oldest_ms", oldest_ms(q));
     set_counters(object, q);
     json_object_set_new(object, "faults_by_name", list_faults(q));
+    json_object_set_new(object, "details", report_tell_queue(q));
     return object;
 }
 
@@ -167,7 +184,7 @@ static json_t *describe_device(const struct endpoint *p)
     set_text(object, "name", p->device->name);
     set_text(object, "type", p->device->type->line.type);
     set_text(object, "socket", p->path);
-    set_text(object, "mode", p->is_client ? "client" : "server");
+    set_text(object, "mode", !p->path ? NULL : p->is_client ? "client" : "server");
     set_text(object, "state", state_names[endpoint_state(p)]);
     set_number(object, "peer_pid", (uint64_t)p->peer_pid);
     set_number(object, "queues_running", count_running(p));
@@ -239,6 +256,7 @@ json_t *report_show(const struct endpoint *p)
             json_array_append_new(queues, show_queue(p, i));
     }
     json_object_set_new(object, "queues", queues);
+    json_object_set_new(object, "details", report_tell(p->device));
     return object;
 }
 

@@ -17,5 +17,9 @@ json_t *report_list(const struct control *c);
 // [C] One device: its line, what was negotiated, the queues that are or were in use.
 json_t *report_show(const struct endpoint *p);
 
+// [C] What its type says of a device (device_type.tell) and of a queue (.tell_queue).
+json_t *report_tell(const struct device *d);
+json_t *report_tell_queue(const struct queue *q);
+
 // [C] {"time_ms": now, "workers": […], "queues": […]}, the queues as above.
 json_t *report_stats(const struct control *c);

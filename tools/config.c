@@ -55,6 +55,12 @@ int config_read(struct config *c, const char *path, struct error *e)
     return err;
 }
 
+static bool has_same_socket(const struct line *l, const struct line *other)
+{
+    const char *path = device_socket(l), *its = device_socket(other);
+    return path && its && strcmp(path, its) == 0;
+}
+
 // Names and sockets that an earlier line has already taken.
 static bool is_taken(const struct config *c, struct line *const parsed[], unsigned i)
 {
@@ -66,7 +72,7 @@ static bool is_taken(const struct config *c, struct line *const parsed[], unsign
             continue;
         if (strcmp(l->name, other->name) == 0)
             clash = "name";
-        else if (strcmp(line_text(l, "socket", ""), line_text(other, "socket", "")) == 0)
+        else if (has_same_socket(l, other))
             clash = "socket";
         if (clash) {
             fprintf(stderr, "%s: %s %s: %s has the same %s\n", c->lines[i].origin, l->schema->type,
