@@ -3,9 +3,11 @@
 
 #include "devices/blk.h"
 #include "devices/rng.h"
+#include "devices/switch.h"
 
 const struct device_type *const device_table[] = {
     &blk_device,
     &rng_device,
+    &switch_device,
 };
 const unsigned device_table_n = ARRAY_LEN(device_table);
