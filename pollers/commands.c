@@ -5,6 +5,7 @@
 #include "pollers/control.h"
 #include "pollers/report.h"
 
+#include <limits.h>
 #include <string.h>
 
 // The one parameter that @name names, or NULL with the sentence.
@@ -87,6 +88,34 @@ static enum rpc_outcome resize(void *context, const json_t *params, struct rpc_c
     return RPC_DONE;
 }
 
+static bool is_index(const json_t *value)
+{
+    json_int_t n = json_integer_value(value);
+    return json_is_integer(value) && n >= 0 && n <= INT_MAX;
+}
+
+static enum rpc_outcome move(void *context, const json_t *params, struct rpc_call *call,
+                             json_t **result, struct error *e)
+{
+    (void)call;
+    const char *name = json_string_value(json_object_get(params, "name"));
+    const json_t *queue = json_object_get(params, "queue");
+    const json_t *worker = json_object_get(params, "worker");
+    if (!name || !is_index(worker) || (queue && !is_index(queue)) ||
+        json_object_size(params) != (queue ? 3 : 2)) {
+        error_set(e, 0,
+                  "the parameters are {\"name\": a string, \"queue\": a number or left out, "
+                  "\"worker\": a number}");
+        return RPC_BAD_PARAMS;
+    }
+    unsigned n_moved;
+    int index = queue ? (int)json_integer_value(queue) : -1;
+    if (control_move(context, name, index, (unsigned)json_integer_value(worker), &n_moved, e) < 0)
+        return RPC_FAILED;
+    *result = json_pack("{s:i}", "queues", (int)n_moved);
+    return RPC_DONE;
+}
+
 static enum rpc_outcome list(void *context, const json_t *params, struct rpc_call *call,
                              json_t **result, struct error *e)
 {
@@ -124,6 +153,6 @@ static enum rpc_outcome stats(void *context, const json_t *params, struct rpc_ca
 }
 
 const struct rpc_method command_methods[] = {
-    {"add", add},   {"remove", remove_device}, {"resize", resize}, {"list", list},
+    {"add", add},   {"remove", remove_device}, {"resize", resize}, {"move", move}, {"list", list},
     {"show", show}, {"stats", stats},          {.name = NULL},
 };

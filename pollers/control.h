@@ -50,6 +50,11 @@ int control_remove(struct control *c, const char *name, void (*done)(void *conte
 // size in *@bytes, or -errno with the sentence and nothing changed.
 int control_resize(struct control *c, const char *name, uint64_t *bytes, struct error *e);
 
+// [C] Have @worker (by index) serve queue @queue of a device from now on, at once; -1: all of them,
+// also those that start later. 0 and how many it was, or -errno with the sentence.
+int control_move(struct control *c, const char *name, int queue, unsigned worker, unsigned *n_moved,
+                 struct error *e);
+
 // [C] Run until control_stop() or a signal, then until all is drained. 0; -ETIMEDOUT if some
 // queue did not drain, or -EINTR after a second signal: then no worker may be stopped.
 int control_run(struct control *c);

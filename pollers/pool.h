@@ -81,7 +81,7 @@ void pool_call(struct lease *lease, struct queue *q, void (*fn)(struct queue *q,
                void *argument);
 
 // [C] Choose @to for the queue, now and later. A queue that is lent moves there at once, whatever
-// is in flight; it must not be ending.
+// is in flight; one whose detach was asked drains where it is.
 void pool_move(struct lease *lease, struct pool_worker *to);
 
 // [C] A device's new memory shall be near @to.

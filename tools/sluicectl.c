@@ -4,6 +4,7 @@
 #include "tools/path.h"
 #include "tools/view.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -27,6 +28,10 @@ static const char help[] =
     "  resize NAME [SIZE]\n"
     "                    make a disk larger, or (without SIZE) measure the file or block\n"
     "                    device behind it again. The guest sees it at once\n"
+    "  move NAME[:QUEUE] WORKER\n"
+    "                    have another worker serve a device, or one queue of it, from now on.\n"
+    "                    Requests in flight go on. WORKER is a number of stats; without QUEUE,\n"
+    "                    queues that start later go there too\n"
     "  list              the devices: state, running queues, requests, socket\n"
     "  show NAME         one device: its line, what was negotiated, each queue\n"
     "  stats [--watch]   counters of workers and queues; with --watch, rates each second\n"
@@ -44,6 +49,7 @@ static const char help[] =
     "\n"
     "Examples\n"
     "  sluicectl add 'disk vm1 socket=/run/sluice/vm1.sock file=/images/vm1.img queues=4'\n"
+    "  sluicectl move vm1:2 0\n"
     "  sluicectl stats --watch\n"
     "  sluicectl --json list | jq -r '.devices[].name'\n";
 
@@ -55,11 +61,45 @@ struct options {
 
 struct command {
     const char *name;
-    const char *param;                  // name of its parameter, or NULL
-    const char *optional;               // name of one more that may be left out, or NULL
-    const char *usage;                  // how it is written
+    const char *usage; // how it is written
+    int n_min, n_max;  // arguments
+    // The parameters; NULL if an argument is not UTF-8 text. @words end with NULL.
+    json_t *(*params)(char *const words[]);
     void (*view)(const json_t *result); // NULL: success says nothing
 };
+
+static json_t *params_line(char *const words[])
+{
+    return json_pack("{s:s}", "line", words[0]);
+}
+
+static json_t *params_name(char *const words[])
+{
+    return json_pack("{s:s}", "name", words[0]);
+}
+
+static json_t *params_resize(char *const words[])
+{
+    return json_pack("{s:s, s:s*}", "name", words[0], "size", words[1]);
+}
+
+// A number, or (not one) the text as it is: sluiced says what it should be.
+static json_t *number_or_text(const char *text)
+{
+    char *end;
+    errno = 0;
+    long n = strtol(text, &end, 10);
+    return *text && !*end && !errno ? json_integer(n) : json_string(text);
+}
+
+// No name has a colon.
+static json_t *params_move(char *const words[])
+{
+    const char *colon = strchr(words[0], ':');
+    size_t n_name = colon ? (size_t)(colon - words[0]) : strlen(words[0]);
+    return json_pack("{s:s%, s:o*, s:o}", "name", words[0], n_name, "queue",
+                     colon ? number_or_text(colon + 1) : NULL, "worker", number_or_text(words[1]));
+}
 
 static void view_stats_once(const json_t *stats)
 {
@@ -67,12 +107,13 @@ static void view_stats_once(const json_t *stats)
 }
 
 static const struct command commands[] = {
-    {"add", "line", NULL, "add 'LINE'", NULL},
-    {"remove", "name", NULL, "remove NAME", NULL},
-    {"resize", "name", "size", "resize NAME [SIZE]", view_resize},
-    {"list", NULL, NULL, "list", view_list},
-    {"show", "name", NULL, "show NAME", view_show},
-    {"stats", NULL, NULL, "stats [--watch]", view_stats_once},
+    {"add", "add 'LINE'", 1, 1, params_line, NULL},
+    {"remove", "remove NAME", 1, 1, params_name, NULL},
+    {"resize", "resize NAME [SIZE]", 1, 2, params_resize, view_resize},
+    {"move", "move NAME[:QUEUE] WORKER", 2, 2, params_move, view_move},
+    {"list", "list", 0, 0, NULL, view_list},
+    {"show", "show NAME", 1, 1, params_name, view_show},
+    {"stats", "stats [--watch]", 0, 0, NULL, view_stats_once},
 };
 
 static void print_json(const json_t *result)
@@ -93,13 +134,8 @@ static int ask(struct client *c, const struct options *o, const struct command *
                char *const arguments[])
 {
     struct error e;
-    json_t *params = NULL;
-    if (command->optional && arguments[1])
-        params =
-            json_pack("{s:s, s:s}", command->param, arguments[0], command->optional, arguments[1]);
-    else if (command->param)
-        params = json_pack("{s:s}", command->param, arguments[0]);
-    if (command->param && !params) {
+    json_t *params = command->params ? command->params(arguments) : NULL;
+    if (command->params && !params) {
         error_set(&e, 0, "%s: the argument is not UTF-8 text", command->name);
         return fail(&e);
     }
@@ -158,8 +194,7 @@ static const struct command *find_command(const char *name)
 
 static bool takes(const struct command *command, int n_arguments)
 {
-    int least = command->param ? 1 : 0;
-    return n_arguments >= least && n_arguments <= least + (command->optional ? 1 : 0);
+    return n_arguments >= command->n_min && n_arguments <= command->n_max;
 }
 
 static int usage(const struct command *command)
@@ -167,7 +202,7 @@ static int usage(const struct command *command)
     if (command)
         fprintf(stderr, "sluicectl: it is written: sluicectl %s\n", command->usage);
     else
-        fprintf(stderr, "sluicectl: the commands are add, remove, resize, list, show and "
+        fprintf(stderr, "sluicectl: the commands are add, remove, resize, move, list, show and "
                         "stats; --help explains them\n");
     return EXIT_USAGE;
 }

@@ -137,6 +137,14 @@ void view_resize(const json_t *resized)
     printf("%lld bytes\n", number_of(resized, "bytes"));
 }
 
+// ---- move --------------------------------------------------------------------------------
+
+void view_move(const json_t *moved)
+{
+    long long n = number_of(moved, "queues");
+    printf("%lld %s\n", n, n == 1 ? "queue" : "queues");
+}
+
 // ---- stats -------------------------------------------------------------------------------
 
 // The object of @list with the same worker or queue as @like.

@@ -8,6 +8,7 @@
 
 void view_list(const json_t *list);
 void view_show(const json_t *device);
+void view_move(const json_t *moved);
 void view_resize(const json_t *resized);
 
 // Counters since the start, or, with the answer before (@before not NULL), a second's rates.
