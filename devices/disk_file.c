@@ -110,6 +110,7 @@ static int file_lane_enter(struct disk_queue *q)
 static void file_lane_leave(struct disk_queue *q)
 {
     uring_remove_file(&q->queue->lane->uring, q->file_slot);
+    q->file_slot = -1; // what goes on after a move to a lane that has no room fails, elsewhere
 }
 
 // ---- moves -------------------------------------------------------------------------------
