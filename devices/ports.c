@@ -4,6 +4,7 @@
 #include "dataplane/vhost_user.h"
 #include "devices/net.h"
 #include "devices/switch.h"
+#include "devices/tap.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@
 #define MTU_MAX   65535 // likewise
 #define VLAN_MAX  4094  // IEEE 802.1Q, 9.6
 
-static const struct port_type *const port_types[] = {&net_port};
+static const struct port_type *const port_types[] = {&net_port, &tap_port};
 
 // The schema lets exactly one of the keys through.
 static const struct port_type *type_of(const struct line *l)
@@ -214,6 +215,11 @@ static const struct line_key port_keys[] = {
      .max = 107, // sun_path holds 108 with its end
      .value = "PATH",
      .help = "vhost-user socket: a guest"},
+    {.name = "tap",
+     .kind = LINE_TEXT,
+     .one_of = OTHER_END,
+     .value = "INTERFACE",
+     .help = "TAP interface of this host; created if missing"},
     {.name = "queues",
      .kind = LINE_NUMBER,
      .min = 1,
