@@ -183,7 +183,7 @@ static void *run(void *argument)
     return NULL;
 }
 
-void rig_start(void)
+void rig_run(void)
 {
     assert_int_equal(pthread_create(&thread, NULL, run, NULL), 0);
     while (sem_wait(&is_ready)) // EINTR

@@ -17,14 +17,14 @@
 #define RIG_QUEUES      2
 
 extern unsigned rig_n_workers; // 2, or 1 where there is no other CPU
-extern unsigned rig_drain_ms;  // to be set before rig_start()
+extern unsigned rig_drain_ms;  // to be set before rig_run()
 extern atomic_uint rig_n_open; // devices
 
 // For each test.
 int rig_setup(void **state);
 int rig_teardown(void **state);
 
-void rig_start(void);
+void rig_run(void);
 int rig_join(void); // after a signal: what control_run() returned
 
 // Let what one queue holds go.

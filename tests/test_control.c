@@ -14,7 +14,7 @@ static void test_remove_waits_for_requests_and_nobody_else(void **state)
 {
     (void)state;
     struct guest_request r;
-    rig_start();
+    rig_run();
     rig_add("a");
     struct guest_disk *d = rig_connect_busy("a", &r);
     int fd = rig_ask("remove", "{\"name\":\"a\"}");
@@ -37,7 +37,7 @@ static void test_remover_may_leave(void **state)
 {
     (void)state;
     struct guest_request r;
-    rig_start();
+    rig_run();
     rig_add("a");
     struct guest_disk *d = rig_connect_busy("a", &r);
     int fd = rig_ask("remove", "{\"name\":\"a\"}");
@@ -54,7 +54,7 @@ static void test_next_front_end_waits_for_the_last(void **state)
     (void)state;
     struct guest_request r;
     struct error e;
-    rig_start();
+    rig_run();
     rig_add("a");
     rig_leave(rig_connect_busy("a", &r), &r);
     rig_until(strcmp(rig_show("a", "state"), "draining") == 0);
@@ -76,7 +76,7 @@ static void test_next_front_end_waits_for_the_last(void **state)
 static void test_many_lives(void **state)
 {
     (void)state;
-    rig_start();
+    rig_run();
     rig_add("a");
     for (unsigned i = 0; i < 50; i++) {
         struct guest_disk *d = rig_connect_disk("a");
@@ -97,7 +97,7 @@ static void test_requests_stay_counted(void **state)
 {
     (void)state;
     struct guest_request r;
-    rig_start();
+    rig_run();
     rig_add("a");
     for (unsigned i = 0; i < 3; i++) {
         struct guest_disk *d = rig_connect_busy("a", &r);
@@ -119,7 +119,7 @@ static void test_requests_stay_counted(void **state)
 static void test_placing(void **state)
 {
     (void)state;
-    rig_start();
+    rig_run();
     rig_add("a");
     rig_add("b");
     for (unsigned i = 0; i < 3; i++) {
@@ -140,7 +140,7 @@ static void test_states_of_a_queue(void **state)
 {
     (void)state;
     struct guest_request r;
-    rig_start();
+    rig_run();
     rig_add("a");
     struct guest_disk *d = rig_connect_disk("a");
     rig_until(strcmp(rig_queue_state("a", 0), "parked") == 0); // nothing to do
@@ -172,7 +172,7 @@ static void test_ages(void **state)
 {
     (void)state;
     struct guest_request r;
-    rig_start();
+    rig_run();
     rig_add("a");
     struct guest_disk *d = rig_connect_busy("a", &r);
     rig_until(rig_of_queue("a", 0, "oldest_ms") >= 2);
@@ -191,7 +191,7 @@ static void test_signal_drains(void **state)
 {
     (void)state;
     struct guest_request r;
-    rig_start();
+    rig_run();
     rig_add("a");
     rig_add("b");
     struct guest_disk *d = rig_connect_busy("a", &r);
@@ -211,7 +211,7 @@ static void test_deadline(void **state)
     (void)state;
     struct guest_request r;
     rig_drain_ms = 100;
-    rig_start();
+    rig_run();
     rig_add("a");
     struct guest_disk *d = rig_connect_busy("a", &r);
     kill(getpid(), SIGTERM);
@@ -223,7 +223,7 @@ static void test_second_signal(void **state)
 {
     (void)state;
     struct guest_request r;
-    rig_start();
+    rig_run();
     rig_add("a");
     struct guest_disk *d = rig_connect_busy("a", &r);
     kill(getpid(), SIGTERM);

@@ -53,7 +53,7 @@ static void test_mistakes_are_named(void **state)
         {"{\"name\":\"a\",\"worker\":0,\"queue\":2}", "slow a: queue 2: it has 2, the first is 0"},
         {"{\"name\":\"a\",\"worker\":0,\"queue\":1}", "slow a: queue 1 is not running"},
     };
-    rig_start();
+    rig_run();
     rig_add("a");
     struct guest_disk *d = rig_connect_queues("a", 1);
     for (unsigned i = 0; i < ARRAY_LEN(cases); i++)
@@ -69,7 +69,7 @@ static void test_queue_moves_with_a_request_out(void **state)
 {
     (void)state;
     struct guest_request r;
-    rig_start();
+    rig_run();
     if (!has_two_workers())
         return;
     rig_add("a");
@@ -106,7 +106,7 @@ static void test_queue_moves_with_a_request_out(void **state)
 static void test_device_moves_for_good(void **state)
 {
     (void)state;
-    rig_start();
+    rig_run();
     if (!has_two_workers())
         return;
     rig_add("a");
@@ -134,7 +134,7 @@ static void test_leaving_queues_stay(void **state)
 {
     (void)state;
     struct guest_request r;
-    rig_start();
+    rig_run();
     rig_add("a");
     rig_leave(rig_connect_busy("a", &r), &r);
     rig_until(strcmp(rig_queue_state("a", 0), "draining") == 0);
@@ -183,7 +183,7 @@ static bool is_back(struct guest_disk *d)
 static void test_session_does_not_notice(void **state)
 {
     (void)state;
-    rig_start();
+    rig_run();
     if (!has_two_workers())
         return;
     rig_add("a");
