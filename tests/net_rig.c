@@ -11,6 +11,9 @@
 #define RING_SIZE 64
 #define ANSWER    16 // bytes
 
+#define SLOT_BYTES 2048 // of the send area: frames up to that have one each
+static_assert(NET_BUFFERS * SLOT_BYTES >= NET_FRAME_MAX, "a large one has them all");
+
 // ---- the switch --------------------------------------------------------------------------
 
 int net_device(struct net_rig *rig, struct device **out, const char *line, struct error *e)
@@ -36,6 +39,7 @@ void net_rig_open(struct net_rig *rig)
     rig->set->n = NET_LANES;
     for (unsigned i = 0; i < NET_LANES; i++) {
         rig->lanes[i].index = i;
+        rig->lanes[i].now = cycles_now();
         rig->set->lanes[i] = &rig->lanes[i];
     }
     check_ok(net_device(rig, &rig->vswitch, "switch s", &e), &e);
@@ -68,6 +72,8 @@ void net_rig_run(struct net_rig *rig)
     unsigned n;
     do {
         n = 0;
+        for (unsigned i = 0; i < NET_LANES; i++)
+            rig->lanes[i].now = cycles_now();
         for (struct net_end *end = rig->ends; end; end = end->next) {
             for (unsigned i = 0; i < NET_RINGS_MAX; i++) {
                 if (end->rings[i].is_started)
@@ -75,7 +81,6 @@ void net_rig_run(struct net_rig *rig)
             }
         }
         for (unsigned i = 0; i < NET_LANES; i++) {
-            rig->lanes[i].now = cycles_now();
             n += lane_poll_all(&rig->lanes[i]);
             publish(&rig->lanes[i]);
         }
@@ -96,7 +101,7 @@ static void open_guest(struct net_end *end, uint64_t bytes)
                             .user_addr = region->user_addr,
                             .mmap_offset = region->file_offset};
     check_ok(mem_set(&end->mem, NULL, &desc, &region->fd, 1, &e), &e);
-    end->send_area = guest_alloc(end->guest, NET_FRAME_MAX, 64);
+    end->send_area = guest_alloc(end->guest, NET_BUFFERS * SLOT_BYTES, 64);
     end->answer = guest_alloc(end->guest, ANSWER, 64);
     assert_non_null(end->send_area);
     assert_non_null(end->answer);
@@ -300,10 +305,12 @@ void net_end_send(struct net_end *end, unsigned ring, const void *data, uint32_t
                   const uint32_t sizes[], unsigned n_sizes)
 {
     struct net_ring *r = &end->rings[ring];
+    unsigned slot = r->n_buffers++ % NET_BUFFERS;
+    uint8_t *area = end->send_area + (bytes <= SLOT_BYTES ? slot * SLOT_BYTES : 0);
     assert_true(bytes <= NET_FRAME_MAX);
-    memcpy(end->send_area, data, bytes);
-    struct net_buffer *b = &r->buffers[r->n_buffers++ % NET_BUFFERS];
-    b->chain = (struct driver_chain){.n_out = cut(end, b, end->send_area, bytes, sizes, n_sizes)};
+    memcpy(area, data, bytes);
+    struct net_buffer *b = &r->buffers[slot];
+    b->chain = (struct driver_chain){.n_out = cut(end, b, area, bytes, sizes, n_sizes)};
     b->chain.segments = b->segments;
     offer(end, r, b);
 }

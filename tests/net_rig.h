@@ -47,7 +47,7 @@ struct net_end {
     uint64_t features;
     bool is_indirect;
     uint32_t header_bytes;
-    uint8_t *send_area; // NET_FRAME_MAX bytes of guest memory
+    uint8_t *send_area; // what is sent first after an open lies there
     uint8_t *answer;    // likewise, some
     struct net_ring rings[NET_RINGS_MAX];
 };

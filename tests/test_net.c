@@ -173,11 +173,332 @@ static void frames_are_merged(void **state)
     }
 }
 
+// ---- what goes nowhere -------------------------------------------------------------------
+
+static void send_frame(struct net_end *end, uint8_t to, uint8_t from, uint32_t bytes)
+{
+    static uint8_t data[NET_FRAME_MAX];
+    net_end_send(end, 1, data, compose(data, end, to, from, bytes), NULL, 0);
+}
+
+// Of each kind one: counted by name where it happened, and its chain comes back.
+static void drops_have_names(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t bytes;        // of the frame
+        const char *line;      // of both ends
+        enum drop reason;      // at the sender, or
+        enum drop at_receiver; // there
+        uint32_t buffer;       // what b posts, once; 0: nothing
+    } cases[] = {
+        {0, NULL, DROP_RUNT, DROP_NONE, 2048},
+        {13, NULL, DROP_RUNT, DROP_NONE, 2048},
+        {14, NULL, DROP_NONE, DROP_NONE, 26},
+        {14, NULL, DROP_NONE, DROP_TOO_SMALL, 25},
+        {60, NULL, DROP_NONE, DROP_NO_BUFFER, 0},
+        {1500, NULL, DROP_NONE, DROP_TOO_SMALL, 1511},
+        {65562, NULL, DROP_NONE, DROP_NONE, 65562 + 12},
+        {65563, NULL, DROP_GIANT, DROP_NONE, 65562 + 13},
+        {1514, "mtu=1500", DROP_NONE, DROP_NONE, 2048},
+        {1515, "mtu=1500", DROP_GIANT, DROP_NONE, 2048},
+    };
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        open_pair(&(struct net_end_config){.features = V1, .line = cases[i].line});
+        if (cases[i].buffer)
+            net_end_post(&b, 0, 1, &cases[i].buffer, 1);
+        send_frame(&a, 0xbb, 0xaa, cases[i].bytes);
+        net_rig_run(&rig);
+        assert_int_equal(net_end_reap(&a, 1), 1);
+        bool is_dropped = cases[i].reason || cases[i].at_receiver;
+        assert_int_equal(net_end_take(&b, 0, &taken), !is_dropped);
+        for (unsigned d = DROP_NONE + 1; d < DROPS; d++) {
+            assert_int_equal(net_drops(&a, 1, (enum drop)d), d == cases[i].reason);
+            assert_int_equal(net_drops(&b, 0, (enum drop)d), d == cases[i].at_receiver);
+        }
+        assert_int_equal(a.rings[1].queue->ring.fault, 0);
+        assert_int_equal(b.rings[0].queue->ring.fault, 0);
+        net_end_close(&a);
+        net_end_close(&b);
+    }
+}
+
+// The receiver's limit counts as well: here the sender has none.
+static void receivers_mtu_is_kept(void **state)
+{
+    (void)state;
+    net_end_open(&rig, &a, &(struct net_end_config){.features = V1});
+    net_end_open(&rig, &b,
+                 &(struct net_end_config){.features = V1, .name = "b", .line = "mtu=1500"});
+    net_end_post(&b, 0, 4, (uint32_t[]){2048}, 1);
+    send_frame(&a, 0xbb, 0xaa, 1514);
+    send_frame(&a, 0xbb, 0xaa, 1515);
+    net_rig_run(&rig);
+    assert_true(net_end_take(&b, 0, &taken));
+    assert_false(net_end_take(&b, 0, &taken));
+    assert_int_equal(net_drops(&b, 0, DROP_MTU), 1);
+}
+
+// Offer one descriptor of the wrong direction.
+static void offer_wrong(struct net_end *end, unsigned ring, bool also_right)
+{
+    static struct driver_segment segments[2];
+    static struct driver_chain chain;
+    for (unsigned i = 0; i < 2; i++)
+        segments[i] = (struct driver_segment){guest_addr(end->guest, end->send_area), 100};
+    bool wants_out = ring == 1;
+    chain = (struct driver_chain){.segments = segments};
+    chain.n_out = !wants_out || also_right;
+    chain.n_in = wants_out || also_right;
+    chain.n_direct = (uint16_t)(chain.n_out + chain.n_in);
+    chain.in_bytes = 100u * chain.n_in;
+    struct driver_chain *one = &chain;
+    assert_int_equal(driver_add(end->rings[ring].driver, &one, 1), 1);
+    driver_publish(end->rings[ring].driver);
+}
+
+// 5.1.6.2, 5.1.6.3: buffers of the wrong direction stop that queue and nothing else.
+static void wrong_directions_fault(void **state)
+{
+    (void)state;
+    for (unsigned also_right = 0; also_right < 2; also_right++) {
+        open_pair(&(struct net_end_config){.features = V1});
+        offer_wrong(&a, 1, also_right);
+        net_rig_run(&rig);
+        assert_int_equal(a.rings[1].queue->ring.fault, RING_BAD_REQUEST);
+        assert_int_equal(a.rings[1].queue->ring.n_in_flight, 0);
+        net_end_post(&a, 0, 1, (uint32_t[]){2048}, 1);
+        offer_wrong(&b, 0, also_right);
+        send_frame(&b, 0xaa, 0xbb, 60); // b still sends, a still receives
+        net_rig_run(&rig);
+        assert_true(net_end_take(&a, 0, &taken));
+        net_end_close(&a);
+        net_end_open(&rig, &a, &(struct net_end_config){.features = V1});
+        send_frame(&a, 0xbb, 0xaa, 60);
+        send_frame(&a, 0xbb, 0xaa, 60);
+        net_rig_run(&rig);
+        assert_int_equal(b.rings[0].queue->ring.fault, RING_BAD_REQUEST);
+        assert_int_equal(net_drops(&b, 0, DROP_FAULT), 2);
+        assert_int_equal(net_end_reap(&a, 1), 2);
+        net_end_close(&a);
+        net_end_close(&b);
+    }
+}
+
+// Frames to a port whose rings do not run yet, or not any more.
+static void link_follows_the_rings(void **state)
+{
+    (void)state;
+    net_end_open(&rig, &a, &(struct net_end_config){.features = V1});
+    net_end_open(&rig, &b, &(struct net_end_config){.features = V1, .name = "b", .is_late = true});
+    send_frame(&a, 0xbb, 0xaa, 60);
+    net_rig_run(&rig);
+    assert_int_equal(net_drops(&a, 1, DROP_LINK_DOWN), 1);
+    for (unsigned i = 0; i < 2; i++) {
+        net_end_start(&b, 0, 0);
+        if (i == 0)
+            net_end_post(&b, 0, 4, (uint32_t[]){2048}, 1);
+        send_frame(&a, 0xbb, 0xaa, 60);
+        net_rig_run(&rig);
+        assert_true(net_end_take(&b, 0, &taken));
+        net_end_stop(&b, 0);
+        send_frame(&a, 0xbb, 0xaa, 60);
+        net_rig_run(&rig);
+        assert_int_equal(net_drops(&a, 1, DROP_LINK_DOWN), 2 + i);
+    }
+    assert_int_equal(net_end_reap(&a, 1), 5);
+}
+
+// A hundred thousand bad frames between good ones: nothing is lost of what frames are made with.
+static void bad_frames_leak_nothing(void **state)
+{
+    (void)state;
+    static uint8_t data[NET_FRAME_MAX];
+    static const uint32_t buffer[] = {128};
+    open_pair(&(struct net_end_config){.features = V1});
+    net_end_post(&b, 0, 4, buffer, 1);
+    for (unsigned i = 0; i < 100000; i++) {
+        uint32_t bytes = compose(data, &a, i % 5 == 4 ? 0xaa : 0xbb, 0xaa, 200);
+        if (i % 5 == 0)
+            bytes = i % 26; // cut short anywhere
+        else if (i % 5 == 1)
+            data[0] = VIRTIO_NET_HDR_F_NEEDS_CSUM; // not negotiated
+        else if (i % 5 == 2)
+            data[1] = (uint8_t)(1 + i % 255);
+        else if (i % 1000 == 3)
+            bytes = 60; // a good one
+        net_end_send(&a, 1, data, MAX(bytes, 1), NULL, 0);
+        if (i % 32 == 31) {
+            net_rig_run(&rig);
+            net_end_reap(&a, 1);
+            while (net_end_take(&b, 0, &taken))
+                ;
+        }
+    }
+    net_rig_run(&rig);
+    net_end_reap(&a, 1);
+    assert_int_equal(net_drops(&a, 1, DROP_RUNT), 20000);
+    assert_int_equal(net_drops(&a, 1, DROP_BAD_HEADER), 40000);
+    assert_int_equal(net_drops(&a, 1, DROP_SAME_PORT), 20000);
+    assert_int_equal(net_drops(&b, 0, DROP_TOO_SMALL), 19900);
+    assert_int_equal(counter_read(&net_stats(&b, 0)->n_frames), 100);
+    assert_int_equal(driver_n_in_flight(a.rings[1].driver), 0);
+    assert_int_equal(driver_n_in_flight(b.rings[0].driver), 4);
+}
+
+// ---- between workers ---------------------------------------------------------------------
+
+// The receiver's worker copies later than the sender's looked the address up. What the sender
+// writes meanwhile changes neither addresses nor tag.
+static void addresses_are_those_looked_up(void **state)
+{
+    (void)state;
+    static uint8_t data[NET_FRAME_MAX];
+    for (unsigned tagged = 0; tagged < 2; tagged++) {
+        net_end_open(&rig, &a, &(struct net_end_config){.features = V1});
+        net_end_open(&rig, &b, &(struct net_end_config){.features = V1, .name = "b", .lane = 1});
+        net_end_post(&b, 0, 4, (uint32_t[]){2048}, 1);
+        uint32_t bytes = compose(data, &a, 0xbb, 0xaa, 64);
+        uint32_t n_fixed = 14;
+        if (tagged) {
+            memcpy(data + 12 + 12, (uint8_t[]){0x81, 0, 0x60, 7, 0x88, 0xb5}, 6);
+            n_fixed = 18;
+        }
+        net_end_send(&a, 1, data, bytes, NULL, 0);
+        port_device.poll(a.rings[1].queue, 32);
+        assert_false(port_device.settle(a.rings[1].queue)); // on its way
+        memset(a.send_area, 0xff, bytes);
+        net_rig_run(&rig);
+        assert_true(port_device.settle(a.rings[1].queue));
+        assert_true(net_end_take(&b, 0, &taken));
+        assert_int_equal(taken.bytes, 64);
+        assert_memory_equal(taken.frame, data + 12, n_fixed);
+        assert_int_equal(taken.frame[n_fixed], 0xff); // what nobody decided by is the sender's
+        assert_int_equal(net_end_reap(&a, 1), 1);
+        net_end_close(&a);
+        net_end_close(&b);
+    }
+}
+
+// More frames are under way than there are to be had: the rest waits in its ring.
+static void frames_run_out(void **state)
+{
+    (void)state;
+    net_end_open(
+        &rig, &a,
+        &(struct net_end_config){.features = V1, .ring_size = 2048, .memory = UINT64_C(32) << 20});
+    net_end_open(&rig, &b, &(struct net_end_config){.features = V1, .name = "b", .lane = 1});
+    net_end_post(&b, 0, 8, (uint32_t[]){2048}, 1);
+    for (unsigned i = 0; i < 1500; i++)
+        send_frame(&a, 0xbb, 0xaa, 60);
+    unsigned n = 0, popped;
+    while ((popped = port_device.poll(a.rings[1].queue, 32)))
+        n += popped;
+    assert_int_equal(n, 1024);
+    net_rig_run(&rig);
+    unsigned n_back = 0;
+    for (unsigned i = 0; i < 1500; i++)
+        n_back += net_end_reap(&a, 1);
+    assert_int_equal(n_back, 1500);
+    uint64_t n_dropped = net_drops(&b, 0, DROP_NO_BUFFER) + net_drops(&a, 1, DROP_CHANNEL_FULL);
+    assert_int_equal(n_dropped, 1500 - 8);
+}
+
+// ---- tags --------------------------------------------------------------------------------
+
+static const uint8_t tag[] = {0x81, 0x00, 0xa0, 0x07}; // priority 5, VLAN 7
+
+// From and to ports with and without vlan=7.
+static void tags_are_cut_and_put_back(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from, *to;
+        bool is_sent_tagged, is_tagged;
+        enum drop reason;
+    } cases[] = {
+        {NULL, NULL, false, false, DROP_NONE},         {NULL, NULL, true, true, DROP_NONE},
+        {"vlan=7", NULL, false, true, DROP_NONE},      {NULL, "vlan=7", true, false, DROP_NONE},
+        {"vlan=7", "vlan=7", false, false, DROP_NONE}, {"vlan=7", NULL, true, false, DROP_BAD_VLAN},
+    };
+    static uint8_t data[NET_FRAME_MAX];
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        net_end_open(&rig, &a, &(struct net_end_config){.features = V1, .line = cases[i].from});
+        net_end_open(&rig, &b,
+                     &(struct net_end_config){.features = V1, .line = cases[i].to, .name = "b"});
+        net_end_post(&b, 0, 2, (uint32_t[]){2048}, 1);
+        uint32_t bytes = compose(data, &a, 0xff, 0xaa, 100);
+        memset(data + 12, 0xff, 6);
+        if (cases[i].is_sent_tagged) {
+            memmove(data + 12 + 16, data + 12 + 12, 88);
+            memcpy(data + 12 + 12, tag, 4);
+            bytes += 4;
+        }
+        net_end_send(&a, 1, data, bytes, (uint32_t[]){27}, 1);
+        net_rig_run(&rig);
+        assert_int_equal(net_end_take(&b, 0, &taken), !cases[i].reason);
+        assert_int_equal(net_drops(&a, 1, DROP_BAD_VLAN), !!cases[i].reason);
+        if (!cases[i].reason) {
+            const uint8_t *rest = data + 12 + (cases[i].is_sent_tagged ? 16 : 12);
+            const uint8_t added[] = {0x81, 0, cases[i].is_sent_tagged ? 0xa0 : 0, 7};
+            assert_int_equal(taken.bytes, 100 + 4 * cases[i].is_tagged);
+            assert_memory_equal(taken.frame, data + 12, 12);
+            if (cases[i].is_tagged)
+                assert_memory_equal(taken.frame + 12, added, 4);
+            assert_memory_equal(taken.frame + 12 + 4 * cases[i].is_tagged, rest, 88);
+        }
+        net_end_close(&a);
+        net_end_close(&b);
+    }
+}
+
+// ---- what the front end says -------------------------------------------------------------
+
+static void a_migrated_guest_is_announced(void **state)
+{
+    (void)state;
+    static const uint8_t expected[] = {
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 1, 2, 3, 4, 5, 0x80, 0x35, // to all
+        0,    1,    8,    0,    6,    4,    0, 3,                         // reverse request
+        2,    1,    2,    3,    4,    5,    0, 0, 0, 0,                   // who asks
+        2,    1,    2,    3,    4,    5,    0, 0, 0, 0,                   // for itself
+    };
+    struct error e;
+    uint64_t mac = 0x050403020102;
+    open_pair(&(struct net_end_config){.features = V1});
+    net_end_post(&b, 0, 4, (uint32_t[]){2048}, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        if (i == 1)
+            net_end_stop(&a, 1); // told while nothing runs: when it starts
+        check_ok(port_device.notify(a.device, DEVICE_RARP, mac, &e), &e);
+        if (i == 1)
+            net_end_start(&a, 1, 0);
+        else
+            for (unsigned q = 0; q < 2; q++)
+                port_device.queue_notify(a.rings[q].queue, DEVICE_RARP, mac);
+        net_rig_run(&rig);
+        assert_true(net_end_take(&b, 0, &taken));
+        assert_int_equal(taken.bytes, 60);
+        assert_memory_equal(taken.frame, expected, sizeof(expected));
+        assert_false(net_end_take(&b, 0, &taken));
+    }
+}
+
 int main(void)
 {
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(frames_cross_in_every_shape, setup, teardown),
-        cmocka_unit_test_setup_teardown(frames_are_merged, setup, teardown),
+        TEST(frames_cross_in_every_shape),
+        TEST(frames_are_merged),
+        TEST(drops_have_names),
+        TEST(receivers_mtu_is_kept),
+        TEST(wrong_directions_fault),
+        TEST(link_follows_the_rings),
+        TEST(bad_frames_leak_nothing),
+        TEST(addresses_are_those_looked_up),
+        TEST(frames_run_out),
+        TEST(tags_are_cut_and_put_back),
+        TEST(a_migrated_guest_is_announced),
     };
     return cmocka_run_group_tests_name("net", tests, NULL, NULL);
 }
