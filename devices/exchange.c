@@ -211,18 +211,17 @@ static unsigned take_group(struct end *x, unsigned group)
     return work;
 }
 
-// One batch of each sender, the first of them another one each time.
+// One batch of each sender in turn, and each time another one first.
 static unsigned take_all(struct end *x, unsigned budget)
 {
     unsigned work = 0;
     x->pending |= atomic_exchange(&x->senders, 0); // (exchange pair S)
-    for (unsigned i = 0; i < 64 && x->pending && work < budget; i++) {
+    for (; x->pending && work < budget; x->next = (x->next + 1) % 64) {
         uint64_t bit = 1ull << x->next;
         if (x->pending & bit) {
             x->pending &= ~bit;
             work += take_group(x, x->next);
         }
-        x->next = (x->next + 1) % 64;
     }
     return work;
 }

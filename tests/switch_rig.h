@@ -10,10 +10,7 @@
 #include "devices/switch.h"
 #include "tests/check.h"
 
-#include <sys/queue.h>
-
 #define RIG_QUEUES_MAX 4
-#define RIG_LANES_MAX  4
 #define RIG_HELD_MAX   4096
 #define RIG_BYTES_MAX  128
 

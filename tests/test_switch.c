@@ -383,6 +383,85 @@ static void all_ports_together_fill_the_table(void **state)
     assert_int_equal(count_known(31000, 5, 1u << 1), 5);
 }
 
+// Each move counts for the one port and no more for the other.
+static void moving_fills_no_share(void **state)
+{
+    (void)state;
+    add_ports(3);
+    for (unsigned i = 0; i < SWITCH_LEARN_MAX + 10; i++) {
+        rig_send_new(ports[1 + i % 2], 9, 500, 0);
+        rig_turn(&rig, 10);
+    }
+    claim(1, 1000, 1);
+    claim(2, 2000, 1);
+    assert_int_equal(count_known(1000, 1, 1u << 1), 1);
+    assert_int_equal(count_known(2000, 1, 1u << 2), 1);
+}
+
+// What a switch says of itself, as far as the tests want to know.
+struct told {
+    struct describer describer;
+    unsigned n_objects;
+    uint64_t n_learnt; // of the switch, then of each port
+    char last_port[16];
+};
+
+static void told_number(struct describer *to, const char *name, uint64_t value)
+{
+    struct told *t = container_of(to, struct told, describer);
+    if (strcmp(name, "learnt") == 0)
+        t->n_learnt += value;
+}
+
+static void told_text(struct describer *to, const char *name, const char *text)
+{
+    struct told *t = container_of(to, struct told, describer);
+    if (strcmp(name, "port") == 0)
+        snprintf(t->last_port, sizeof(t->last_port), "%s", text);
+}
+
+static void told_object(struct describer *to, const char *name)
+{
+    assert_null(name);
+    container_of(to, struct told, describer)->n_objects++;
+}
+
+static void told_list(struct describer *to, const char *name)
+{
+    (void)to;
+    assert_non_null(name);
+}
+
+static void told_close(struct describer *to)
+{
+    (void)to;
+}
+
+static struct told ask(void)
+{
+    struct told t = {{told_number, told_text, told_object, told_list, told_close}, 0, 0, ""};
+    switch_device.tell(rig.device, &t.describer);
+    return t;
+}
+
+// The port is gone when control hears where its address was seen.
+static void who_left_is_not_learnt(void **state)
+{
+    (void)state;
+    add_ports(2);
+    rig_send_new(ports[1], 9, 101, 0);
+    rig_remove_port(ports[1]);
+    n_ports--;
+    rig_turn(&rig, 10);
+    assert_int_equal(ask().n_objects, 1); // port 0, and no address
+    add_ports(1);
+    introduce(1, 101, 0);
+    struct told t = ask();
+    assert_int_equal(t.n_objects, 3);
+    assert_int_equal(t.n_learnt, 2);
+    assert_string_equal(t.last_port, "p1");
+}
+
 // Whoever still knows the number of a port that left does not find its successor.
 static void a_successor_gets_nothing_of_its_predecessor(void **state)
 {
@@ -515,6 +594,8 @@ int main(void)
         on_a_switch(an_address_of_the_line_is_not_stolen),
         on_a_switch(a_flood_of_addresses_fills_its_own_share),
         on_a_switch(all_ports_together_fill_the_table),
+        on_a_switch(moving_fills_no_share),
+        on_a_switch(who_left_is_not_learnt),
         on_a_switch(a_successor_gets_nothing_of_its_predecessor),
         on_a_switch(one_port_that_floods_leaves_others_their_share),
         cmocka_unit_test(a_thousand_ports_flood_in_turn),
