@@ -227,7 +227,8 @@ static int both(struct disk_zones *z, struct model *m, uint64_t *seed)
 static void agrees_with_the_model(void **state)
 {
     (void)state;
-    static const uint32_t limits[][2] = {{ANY, ANY}, {1, ANY}, {2, 3}, {3, 3}, {1, 1}, {ANY, 2}};
+    static const uint32_t limits[][2] = {{ANY, ANY}, {1, ANY}, {2, 3},  {4, ANY},
+                                         {3, 3},     {1, 1},   {ANY, 2}};
     for (unsigned k = 0; k < ARRAY_LEN(limits); k++) {
         struct disk_zones *z = open_zones(limits[k][0], limits[k][1]);
         struct model m = {.open_max = limits[k][0], .active_max = limits[k][1]};
