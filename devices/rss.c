@@ -12,7 +12,8 @@ void rss_set_hash(struct rss *r, uint32_t types, const uint8_t *key, unsigned by
 {
     assert(bytes <= RSS_KEY_BYTES);
     uint64_t words[RSS_KEY_BYTES / 8] = {0};
-    memcpy(words, key, bytes);
+    if (bytes)
+        memcpy(words, key, bytes);
     for (unsigned i = 0; i < ARRAY_LEN(words); i++)
         atomic_store_explicit(&r->key[i], words[i], memory_order_relaxed);
     atomic_store_explicit(&r->types, types, memory_order_relaxed);

@@ -21,11 +21,45 @@ static const char *const block[] = {
     [VIRTIO_BLK_F_WRITE_ZEROES] = "WRITE_ZEROES",
 };
 
+static const char *const net[] = {
+    // VIRTIO 1.3, 5.1.3
+    [VIRTIO_NET_F_CSUM] = "CSUM",
+    [VIRTIO_NET_F_GUEST_CSUM] = "GUEST_CSUM",
+    [VIRTIO_NET_F_CTRL_GUEST_OFFLOADS] = "CTRL_GUEST_OFFLOADS",
+    [VIRTIO_NET_F_MTU] = "MTU",
+    [VIRTIO_NET_F_MAC] = "MAC",
+    [VIRTIO_NET_F_GUEST_TSO4] = "GUEST_TSO4",
+    [VIRTIO_NET_F_GUEST_TSO6] = "GUEST_TSO6",
+    [VIRTIO_NET_F_GUEST_ECN] = "GUEST_ECN",
+    [VIRTIO_NET_F_GUEST_UFO] = "GUEST_UFO",
+    [VIRTIO_NET_F_HOST_TSO4] = "HOST_TSO4",
+    [VIRTIO_NET_F_HOST_TSO6] = "HOST_TSO6",
+    [VIRTIO_NET_F_HOST_ECN] = "HOST_ECN",
+    [VIRTIO_NET_F_HOST_UFO] = "HOST_UFO",
+    [VIRTIO_NET_F_MRG_RXBUF] = "MRG_RXBUF",
+    [VIRTIO_NET_F_STATUS] = "STATUS",
+    [VIRTIO_NET_F_CTRL_VQ] = "CTRL_VQ",
+    [VIRTIO_NET_F_CTRL_RX] = "CTRL_RX",
+    [VIRTIO_NET_F_CTRL_VLAN] = "CTRL_VLAN",
+    [VIRTIO_NET_F_CTRL_RX_EXTRA] = "CTRL_RX_EXTRA",
+    [VIRTIO_NET_F_GUEST_ANNOUNCE] = "GUEST_ANNOUNCE",
+    [VIRTIO_NET_F_MQ] = "MQ",
+    [VIRTIO_NET_F_CTRL_MAC_ADDR] = "CTRL_MAC_ADDR",
+    [VIRTIO_NET_F_GUEST_USO4] = "GUEST_USO4",
+    [VIRTIO_NET_F_GUEST_USO6] = "GUEST_USO6",
+    [VIRTIO_NET_F_HOST_USO] = "HOST_USO",
+    [VIRTIO_NET_F_HASH_REPORT] = "HASH_REPORT",
+    [VIRTIO_NET_F_RSS] = "RSS",
+    [VIRTIO_NET_F_SPEED_DUPLEX] = "SPEED_DUPLEX",
+};
+
 static const char *const protocol[] = {
     // vhost-user, "Protocol features"
     [VHOST_USER_PROTOCOL_F_MQ] = "MQ",
     [VHOST_USER_PROTOCOL_F_LOG_SHMFD] = "LOG_SHMFD",
+    [VHOST_USER_PROTOCOL_F_RARP] = "RARP",
     [VHOST_USER_PROTOCOL_F_REPLY_ACK] = "REPLY_ACK",
+    [VHOST_USER_PROTOCOL_F_NET_MTU] = "NET_MTU",
     [VHOST_USER_PROTOCOL_F_BACKEND_REQ] = "BACKEND_REQ",
     [VHOST_USER_PROTOCOL_F_CONFIG] = "CONFIG",
     [VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD] = "INFLIGHT_SHMFD",
@@ -42,6 +76,8 @@ const char *feature_name(uint16_t virtio_id, unsigned bit)
         return "PROTOCOL_FEATURES";
     if (virtio_id == VIRTIO_ID_BLOCK && bit < ARRAY_LEN(block) && block[bit])
         return block[bit];
+    if (virtio_id == VIRTIO_ID_NET && bit < ARRAY_LEN(net) && net[bit])
+        return net[bit];
     return ring_feature_name(bit);
 }
 

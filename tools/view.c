@@ -72,18 +72,28 @@ static void print_peer(const json_t *d)
     printf("\n");
 }
 
-static void print_faults(const json_t *q)
+// Those that are not 0.
+static void print_counts(const json_t *q, const char *what, const json_t *counts)
 {
     const char *name;
     json_t *n;
+    json_object_foreach((json_t *)counts, name, n)
+    {
+        if (json_integer_value(n))
+            printf("queue %lld %s: %s %lld\n", number_of(q, "index"), what, name,
+                   (long long)json_integer_value(n));
+    }
+}
+
+static void print_faults(const json_t *q)
+{
     if (json_is_string(json_object_get(q, "waits_for")))
         printf("queue %lld waits: %s\n", number_of(q, "index"), text_of(q, "waits_for"));
     if (json_is_string(json_object_get(q, "fault")))
         printf("queue %lld stopped: %s (%lld)\n", number_of(q, "index"), text_of(q, "fault"),
                number_of(q, "fault_detail"));
-    json_object_foreach(json_object_get(q, "faults_by_name"), name, n)
-        printf("queue %lld has had: %s %lld\n", number_of(q, "index"), name,
-               (long long)json_integer_value(n));
+    print_counts(q, "has had", json_object_get(q, "faults_by_name"));
+    print_counts(q, "dropped", json_object_get(json_object_get(q, "details"), "drops"));
 }
 
 static void print_queues(const json_t *queues)
