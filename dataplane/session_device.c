@@ -230,6 +230,7 @@ int session_set_config(struct session *s, struct message *m, struct error *e)
     if (err)
         return error_set(e, -err, "%" PRIu32 " bytes at %" PRIu32 ": %s", c->size, c->offset,
                          strerror(-err));
+    session_config_changed(s); // "has changed", by whomever: what the front end has read is old
     return 0;
 }
 

@@ -239,6 +239,13 @@ static void test_config_changed(void **state)
     session_config_changed(r->session);
     assert_int_equal(recv(pair[0], bytes, sizeof(bytes), MSG_DONTWAIT), 12);
     assert_memory_equal(bytes, &expected, 12);
+    struct vhost_user_config c = {.offset = 38, .size = 2, .bytes = {7, 8}}; // the driver did
+    assert_int_equal(front_ack(r, VHOST_USER_SET_CONFIG, &c, 12 + 2, NULL, 0), 0);
+    assert_int_equal(recv(pair[0], bytes, sizeof(bytes), MSG_DONTWAIT), 12);
+    assert_memory_equal(bytes, &expected, 12);
+    c.offset = UINT32_MAX;
+    assert_int_equal(front_ack(r, VHOST_USER_SET_CONFIG, &c, 12 + 2, NULL, 0), 1);
+    assert_int_equal(recv(pair[0], bytes, sizeof(bytes), MSG_DONTWAIT), -1);
     r->device.has_new_config = true; // the device found out on a worker
     session_check(r->session, 0);
     session_check(r->session, 0);
