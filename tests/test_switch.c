@@ -388,7 +388,7 @@ static void moving_fills_no_share(void **state)
 {
     (void)state;
     add_ports(3);
-    for (unsigned i = 0; i < SWITCH_LEARN_MAX + 10; i++) {
+    for (unsigned i = 0; i < 2 * SWITCH_LEARN_MAX + 10; i++) {
         rig_send_new(ports[1 + i % 2], 9, 500, 0);
         rig_turn(&rig, 10);
     }
