@@ -3,15 +3,13 @@
 
 #include "dataplane/vhost_user.h"
 #include "devices/blk_config.h"
-#include "devices/disk_zoned.h"
+#include "devices/blk_zone.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define QUEUES_DEFAULT 64
-#define ZONE_BYTES_MIN (64u << 10)
-#define ZONE_BYTES_MAX (UINT64_C(1) << 40) // their sectors are counted in 32 bits (5.2.4)
 
 static const struct disk_type *const disk_types[] = {&disk_file, &disk_ram, &disk_null};
 
@@ -45,47 +43,6 @@ static int check_file_key(const struct line *l, const char *key, struct error *e
                      line_text(l, key, ""));
 }
 
-// The schema lets nothing but positive numbers through.
-static int check_zones(const struct disk *d, const struct line *l, struct error *e)
-{
-    uint64_t size = line_number(l, "zoned", 0);
-    const char *text = line_text(l, "zoned", "");
-    if (!line_has(l, "ram") && !line_has(l, "null"))
-        return error_set(e, EINVAL,
-                         "disk %s: zoned=%s: only ram= and null= disks have zones: a file would "
-                         "outlive their write pointers",
-                         d->name, text);
-    if (!is_power_of_two(size) || size < ZONE_BYTES_MIN || size > ZONE_BYTES_MAX)
-        return error_set(e, EINVAL, "disk %s: zoned=%s: a power of two from 64K to 1T", d->name,
-                         text);
-    if (size > d->bytes || (d->bytes - 1) / size >= DISK_ZONES_MAX)
-        return error_set(e, EINVAL, "disk %s: zoned=%s: a disk has 1 to %u zones", d->name, text,
-                         DISK_ZONES_MAX);
-    return 0;
-}
-
-static int open_zones(struct disk *d, const struct line *l, struct error *e)
-{
-    static const char *const limits[] = {"zones-open", "zones-active"};
-    for (unsigned i = 0; i < ARRAY_LEN(limits); i++) {
-        if (line_has(l, limits[i]) && !line_has(l, "zoned"))
-            return error_set(e, EINVAL, "disk %s: %s=%s: only a zoned= disk has that", d->name,
-                             limits[i], line_text(l, limits[i], ""));
-    }
-    if (!line_has(l, "zoned"))
-        return 0;
-    int err = check_zones(d, l, e);
-    if (err)
-        return err;
-    d->zones = disk_zones_open(&(struct disk_zones_config){
-        .n_sectors = d->bytes / DISK_SECTOR_BYTES,
-        .zone_sectors = line_number(l, "zoned", 0) / DISK_SECTOR_BYTES,
-        .open_max = (uint32_t)line_number(l, "zones-open", 0),
-        .active_max = (uint32_t)line_number(l, "zones-active", 0),
-    });
-    return d->zones ? 0 : error_set(e, ENOMEM, "disk %s: out of memory", d->name);
-}
-
 static int blk_open(struct device *d, const struct line *l, struct error *e)
 {
     int err = check_size(l, "ram", e);
@@ -111,7 +68,7 @@ static int blk_open(struct device *d, const struct line *l, struct error *e)
         free(b);
         return err;
     }
-    err = open_zones(&b->disk, l, e);
+    err = blk_zone_open(&b->disk, l, e);
     if (err) {
         b->disk.type->close(&b->disk);
         free(b);

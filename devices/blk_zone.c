@@ -7,19 +7,67 @@
 
 #include "devices/blk_request.h"
 
+#include <errno.h>
+
 static_assert((int)DISK_ZONE_INVALID > (int)DISK_UNSUPPORTED &&
                   (int)DISK_ZONE_TOO_MANY_ACTIVE < (int)DISK_LATER,
               "a zone's result is a request's");
 static_assert(VIRTIO_BLK_T_ZONE_APPEND > (int)DISK_OPERATIONS,
               "a zone request's type is its operation");
 
+// ---- open --------------------------------------------------------------------------------
+
+#define ZONE_BYTES_MIN (64u << 10)
+#define ZONE_BYTES_MAX (UINT64_C(1) << 40) // their sectors are counted in 32 bits (5.2.4)
+
+// The schema lets nothing but positive numbers through.
+static int check_line(const struct disk *d, const struct line *l, struct error *e)
+{
+    uint64_t size = line_number(l, "zoned", 0);
+    const char *text = line_text(l, "zoned", "");
+    if (!line_has(l, "ram") && !line_has(l, "null"))
+        return error_set(e, EINVAL,
+                         "disk %s: zoned=%s: only ram= and null= disks have zones: a file would "
+                         "outlive their write pointers",
+                         d->name, text);
+    if (!is_power_of_two(size) || size < ZONE_BYTES_MIN || size > ZONE_BYTES_MAX)
+        return error_set(e, EINVAL, "disk %s: zoned=%s: a power of two from 64K to 1T", d->name,
+                         text);
+    if (size > d->bytes || (d->bytes - 1) / size >= DISK_ZONES_MAX)
+        return error_set(e, EINVAL, "disk %s: zoned=%s: a disk has 1 to %u zones", d->name, text,
+                         DISK_ZONES_MAX);
+    return 0;
+}
+
+int blk_zone_open(struct disk *d, const struct line *l, struct error *e)
+{
+    static const char *const limits[] = {"zones-open", "zones-active"};
+    for (unsigned i = 0; i < ARRAY_LEN(limits); i++) {
+        if (line_has(l, limits[i]) && !line_has(l, "zoned"))
+            return error_set(e, EINVAL, "disk %s: %s=%s: only a zoned= disk has that", d->name,
+                             limits[i], line_text(l, limits[i], ""));
+    }
+    if (!line_has(l, "zoned"))
+        return 0;
+    int err = check_line(d, l, e);
+    if (err)
+        return err;
+    d->zones = disk_zones_open(&(struct disk_zones_config){
+        .n_sectors = d->bytes / DISK_SECTOR_BYTES,
+        .zone_sectors = line_number(l, "zoned", 0) / DISK_SECTOR_BYTES,
+        .open_max = (uint32_t)line_number(l, "zones-open", 0),
+        .active_max = (uint32_t)line_number(l, "zones-active", 0),
+    });
+    return d->zones ? 0 : error_set(e, ENOMEM, "disk %s: out of memory", d->name);
+}
+
+// ---- what is asked -----------------------------------------------------------------------
+
 // The sector of a request that has not become an operation of the disk.
 static uint64_t sector_of(const struct disk_request *r)
 {
     return r->offset;
 }
-
-// ---- what is asked -----------------------------------------------------------------------
 
 static enum disk_result plan_append(struct disk_request *r, const struct chain *c,
                                     const struct blk_parts *p)
