@@ -96,6 +96,27 @@ static void print_faults(const json_t *q)
     print_counts(q, "dropped", json_object_get(json_object_get(q, "details"), "drops"));
 }
 
+// Of the queues of ports.
+static void print_frames(const json_t *queues)
+{
+    struct table t;
+    size_t i;
+    json_t *q;
+    if (!json_object_get(json_object_get(json_array_get(queues, 0), "details"), "frames"))
+        return;
+    printf("\n");
+    table_open(&t, "QUEUE FRAMES FRAME-BYTES SEGMENTED");
+    json_array_foreach(queues, i, q)
+    {
+        const json_t *details = json_object_get(q, "details");
+        add_number(&t, q, "index");
+        add_number(&t, details, "frames");
+        add_number(&t, details, "frame_bytes");
+        add_number(&t, details, "segmented");
+    }
+    table_print(&t, stdout);
+}
+
 static void print_queues(const json_t *queues)
 {
     struct table t;
@@ -121,13 +142,12 @@ static void print_queues(const json_t *queues)
         add_number(&t, q, "faults");
     }
     table_print(&t, stdout);
+    print_frames(queues);
     json_array_foreach(queues, i, q) print_faults(q);
 }
 
-void view_show(const json_t *d)
+static void print_session(const json_t *d)
 {
-    printf("%s\n", text_of(d, "line"));
-    print_peer(d);
     print_names("features", json_object_get(d, "features"));
     print_names("protocol", json_object_get(d, "protocol_features"));
     printf("%-12s %lld regions, %lld MiB\n", "memory", number_of(d, "memory_regions"),
@@ -137,6 +157,15 @@ void view_show(const json_t *d)
                                                                    : "not recorded");
     if (json_is_true(json_object_get(d, "is_logging")))
         printf("%-12s under way, dirty pages are logged\n", "migration");
+}
+
+void view_show(const json_t *d)
+{
+    printf("%s\n", text_of(d, "line"));
+    print_peer(d);
+    if (json_is_string(json_object_get(d, "socket")))
+        print_session(d);
+    view_details(json_object_get(d, "details"));
     print_queues(json_object_get(d, "queues"));
 }
 

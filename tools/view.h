@@ -13,3 +13,6 @@ void view_resize(const json_t *resized);
 
 // Counters since the start, or, with the answer before (@before not NULL), a second's rates.
 void view_stats(const json_t *stats, const json_t *before);
+
+// Of view_show(): what its type says of a device.
+void view_details(const json_t *details);
