@@ -86,3 +86,18 @@ static inline void store_be32(uint8_t *p, uint32_t v)
     store_be16(p, v >> 16);
     store_be16(p + 2, v);
 }
+
+// Write the headers @head with @tag (0: none) between the addresses and what follows. How many
+// bytes.
+static inline uint32_t store_head(uint8_t *to, const uint8_t *head, uint32_t n_head, uint16_t tag)
+{
+    if (!tag) {
+        memcpy(to, head, n_head);
+        return n_head;
+    }
+    memcpy(to, head, ETHER_TYPE_AT);
+    store_be16(to + ETHER_TYPE_AT, ETHER_VLAN);
+    store_be16(to + ETHER_TYPE_AT + 2, tag);
+    memcpy(to + ETHER_TYPE_AT + ETHER_TAG_BYTES, head + ETHER_TYPE_AT, n_head - ETHER_TYPE_AT);
+    return ETHER_TAG_BYTES + n_head;
+}

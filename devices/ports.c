@@ -2,6 +2,7 @@
 #include "devices/ports.h"
 
 #include "dataplane/vhost_user.h"
+#include "devices/dpdk.h"
 #include "devices/net.h"
 #include "devices/switch.h"
 #include "devices/tap.h"
@@ -15,7 +16,7 @@
 #define MTU_MAX   65535 // likewise
 #define VLAN_MAX  4094  // IEEE 802.1Q, 9.6
 
-static const struct port_type *const port_types[] = {&net_port, &tap_port};
+static const struct port_type *const port_types[] = {&net_port, &tap_port, &dpdk_port};
 
 // The schema lets exactly one of the keys through.
 static const struct port_type *type_of(const struct line *l)
@@ -220,6 +221,11 @@ static const struct line_key port_keys[] = {
      .one_of = OTHER_END,
      .value = "INTERFACE",
      .help = "TAP interface of this host; created if missing"},
+    {.name = "dpdk",
+     .kind = LINE_TEXT,
+     .one_of = OTHER_END,
+     .value = "DEVARGS",
+     .help = "network device that DPDK drives: a PCI address, or net_af_packet0,iface=eth0"},
     {.name = "queues",
      .kind = LINE_NUMBER,
      .min = 1,

@@ -113,24 +113,6 @@ static void write_done(struct uring_op *op, int result)
     release_piece(lead);
 }
 
-// Write @head with the header and the tag that belong before and into it.
-static uint32_t fill_top(struct write *wr, const struct virtio_net_hdr *hdr, const uint8_t *head,
-                         uint32_t n_head, uint16_t tag)
-{
-    uint8_t *to = wr->top;
-    memcpy(to, hdr, VIRTIO_NET_HDR_BYTES);
-    to += VIRTIO_NET_HDR_BYTES;
-    if (!tag) {
-        memcpy(to, head, n_head);
-        return VIRTIO_NET_HDR_BYTES + n_head;
-    }
-    memcpy(to, head, ETHER_TYPE_AT);
-    store_be16(to + ETHER_TYPE_AT, ETHER_VLAN);
-    store_be16(to + ETHER_TYPE_AT + 2, tag);
-    memcpy(to + ETHER_TYPE_AT + ETHER_TAG_BYTES, head + ETHER_TYPE_AT, n_head - ETHER_TYPE_AT);
-    return VIRTIO_NET_HDR_BYTES + ETHER_TAG_BYTES + n_head;
-}
-
 // Point @iov at @bytes of the sender's from @offset on; how many segments, 0: more than @max.
 static unsigned fill_payload(struct iovec *iov, unsigned max, const struct frame *f,
                              uint32_t offset, uint32_t bytes)
@@ -203,7 +185,9 @@ static bool write_part(struct writer *w, struct write *lead, const struct part *
     if (wr != lead)
         w->n_free--;
     struct virtio_net_hdr hdr = header_of(f, part->n_head, part->needs_csum, part->is_whole, tag);
-    wr->iov[0] = (struct iovec){wr->top, fill_top(wr, &hdr, part->head, part->n_head, tag)};
+    memcpy(wr->top, &hdr, VIRTIO_NET_HDR_BYTES);
+    uint32_t n_top = store_head(wr->top + VIRTIO_NET_HDR_BYTES, part->head, part->n_head, tag);
+    wr->iov[0] = (struct iovec){wr->top, VIRTIO_NET_HDR_BYTES + n_top};
     wr->bytes = part->n_head + part->bytes;
     wr->lead = lead;
     wr->writer = w;

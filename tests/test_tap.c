@@ -2,9 +2,10 @@
 #include "tests/check.h"
 #include "tests/packet_rig.h"
 #include "tests/space.h"
-#include "tests/tap_rig.h"
+#include "tests/port_rig.h"
 
 #include "devices/offload.h"
+#include "devices/tap_internal.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -27,24 +28,29 @@
 static struct packet packet;
 static uint8_t bytes[PACKET_BYTES_MAX];
 
+static struct tap *tap(unsigned i)
+{
+    return (struct tap *)port_rig.ports[i].port;
+}
+
 static int setup(void **state)
 {
     (void)state;
-    tap_rig_open();
+    port_rig_open();
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    tap_rig_close();
+    port_rig_close();
     return 0;
 }
 
 static bool is_asleep(void *context)
 {
     (void)context;
-    return tap_rig_is_asleep();
+    return port_rig_is_asleep();
 }
 
 // The kernel's helper threads count as ours.
@@ -98,20 +104,20 @@ static void add_two(const char *keys)
     char line[64];
     for (unsigned i = 0; i < 2; i++) {
         snprintf(line, sizeof(line), "tap=tap%u %s", i, keys);
-        tap_rig_add(i, line);
+        port_rig_add(i, line);
         add_address(i);
     }
 }
 
 static void remove_two(void)
 {
-    tap_rig_remove(0);
-    tap_rig_remove(1);
+    port_rig_remove(0);
+    port_rig_remove(1);
 }
 
 static int open_socket(unsigned i, bool is_v6, int type)
 {
-    space_enter(tap_rig.ports[i].space);
+    space_enter(port_rig.ports[i].space);
     int fd = socket(is_v6 ? AF_INET6 : AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
     return fd;
@@ -119,7 +125,7 @@ static int open_socket(unsigned i, bool is_v6, int type)
 
 static int open_packet_socket(unsigned i)
 {
-    space_enter(tap_rig.ports[i].space);
+    space_enter(port_rig.ports[i].space);
     int one = 1, fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(ETH_P_ALL));
     struct sockaddr_ll a = {.sll_family = AF_PACKET,
                             .sll_protocol = htons(ETH_P_ALL),
@@ -145,7 +151,7 @@ static struct {
 } seen;
 
 // What the kernel sends is what it says: a begun checksum, or a whole one.
-static void look_and_forward(struct tap_rig *rig, unsigned from, struct frame *f)
+static void look_and_forward(struct port_rig *rig, unsigned from, struct frame *f)
 {
     (void)rig;
     uint8_t proto = 0;
@@ -157,7 +163,7 @@ static void look_and_forward(struct tap_rig *rig, unsigned from, struct frame *f
     seen.n_csum += f->needs_csum;
     seen.n_segmented += f->gso != FRAME_GSO_NONE;
     seen.n_large += f->bytes > 8000;
-    tap_rig_deliver(1 - from, f);
+    port_rig_deliver(1 - from, f);
 }
 
 struct stream {
@@ -211,7 +217,7 @@ static void run_stream_until(bool is_v6, bool (*is_done)(void *context))
     union address a = address_of(1, is_v6, number);
     assert_int_equal(connect(s.client, &a.any, sizeof(a)), -1);
     assert_int_equal(errno, EINPROGRESS);
-    tap_rig_until(is_done, &s);
+    port_rig_until(is_done, &s);
     assert_false(s.is_wrong);
     close(s.client);
     close(s.server);
@@ -225,7 +231,7 @@ static void run_stream(bool is_v6)
 
 static uint64_t n_cut(unsigned i)
 {
-    return counter_read(&tap_rig.ports[i].tap->port.stats[0].n_segmented);
+    return counter_read(&port_rig.ports[i].port->stats[0].n_segmented);
 }
 
 // Large frames cross whole; what the other side does not take is made up for in software, and its
@@ -236,12 +242,12 @@ static void test_tcp(void **state)
     static const unsigned offloads[] = {UINT32_MAX, OFFLOAD_CSUM | OFFLOAD_ECN, 0};
     unsigned n_threads = count_threads();
     add_two("");
-    tap_rig.forward = look_and_forward;
+    port_rig.forward = look_and_forward;
     for (unsigned i = 0; i < ARRAY_LEN(offloads); i++) {
         for (unsigned is_v6 = 0; is_v6 < 2; is_v6++) {
             memset(&seen, 0, sizeof(seen));
             uint64_t n_before = n_cut(1);
-            tap_rig.ports[1].tap->offloads &= offloads[i];
+            tap(1)->offloads &= offloads[i];
             run_stream(is_v6);
             assert_true(seen.n_csum > 0 && seen.n_segmented > 0 && seen.n_large > 0);
             assert_int_equal(n_cut(1) > n_before, offloads[i] != UINT32_MAX);
@@ -257,10 +263,10 @@ static void test_tcp(void **state)
 static void quieten(void)
 {
     for (unsigned i = 0; i < 2; i++) {
-        space_enter(tap_rig.ports[i].space);
+        space_enter(port_rig.ports[i].space);
         space_run("ip link set tap%u mtu 1500 multicast off", i);
     }
-    tap_rig_until(is_asleep, NULL);
+    port_rig_until(is_asleep, NULL);
 }
 
 static void test_a_quiet_port_costs_nothing(void **state)
@@ -268,9 +274,9 @@ static void test_a_quiet_port_costs_nothing(void **state)
     (void)state;
     add_two("");
     quieten();
-    assert_true(tap_rig.lane.uring.n_in_flight >= 2); // a READ of each is armed
-    run_stream(false);                                // and wakes its queue
-    tap_rig_until(is_asleep, NULL);
+    assert_true(port_rig.lane.uring.n_in_flight >= 2); // a READ of each is armed
+    run_stream(false);                                 // and wakes its queue
+    port_rig_until(is_asleep, NULL);
     remove_two();
 }
 
@@ -297,11 +303,11 @@ static void test_uso(void **state)
 {
     (void)state;
     add_two("");
-    tap_rig.forward = look_and_forward;
-    bool has_uso = tap_rig.ports[0].tap->offloads & OFFLOAD_USO4;
+    port_rig.forward = look_and_forward;
+    bool has_uso = tap(0)->offloads & OFFLOAD_USO4;
     for (unsigned is_v6 = 0; is_v6 < 2; is_v6++) {
         for (unsigned is_cut = 0; is_cut < 2; is_cut++) {
-            tap_rig.ports[1].tap->offloads = is_cut ? 0 : tap_rig.ports[0].tap->offloads;
+            tap(1)->offloads = is_cut ? 0 : tap(0)->offloads;
             memset(&seen, 0, sizeof(seen));
             struct datagrams d = {.fd = bind_socket(1, is_v6, SOCK_DGRAM, 4001), .want = 12000};
             int from = open_socket(0, is_v6, SOCK_DGRAM);
@@ -312,7 +318,7 @@ static void test_uso(void **state)
                 data[i] = stream_byte(i);
             assert_int_equal(setsockopt(from, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof(size)), 0);
             assert_int_equal(sendto(from, data, sizeof(data), 0, &a.any, sizeof(a)), 12000);
-            tap_rig_until(are_received, &d);
+            port_rig_until(are_received, &d);
             assert_int_equal(d.n, 10);
             assert_memory_equal(bytes, data, sizeof(data));
             assert_int_equal(seen.n_segmented, has_uso);
@@ -347,8 +353,8 @@ static void deliver_packet(void)
     unsigned n =
         packet_cut(iov, packet.bytes, packet.n_bytes, (uint32_t[]){13, 40, 41, 700, 701, 5000}, 6);
     assert_int_equal(frame_parse(&t.frame, iov, n, 0, &packet.hdr), DROP_NONE);
-    tap_rig_deliver(0, &t.frame);
-    tap_rig_until(is_back, &t);
+    port_rig_deliver(0, &t.frame);
+    port_rig_until(is_back, &t);
     packet_uncut(iov, n);
 }
 
@@ -357,10 +363,10 @@ static void deliver_packet(void)
 static void test_guests_datagrams(void **state)
 {
     (void)state;
-    tap_rig_add(0, "tap=tap0");
+    port_rig_add(0, "tap=tap0");
     space_run("ip link set tap0 address 02:00:00:00:00:02 up mtu 1500 && "
               "ip addr add 10.0.0.2/24 dev tap0 && ip addr add fd00::2/64 dev tap0 nodad");
-    unsigned all = tap_rig.ports[0].tap->offloads;
+    unsigned all = tap(0)->offloads;
     const unsigned offloads[] = {all, OFFLOAD_CSUM, 0};
     int fds[2];
     for (unsigned is_v6 = 0; is_v6 < 2; is_v6++) {
@@ -380,35 +386,35 @@ static void test_guests_datagrams(void **state)
                 continue;
             s.tag = 0;
             packet_make(&packet, &s);
-            tap_rig.ports[0].tap->offloads = offloads[j];
+            tap(0)->offloads = offloads[j];
             deliver_packet();
             bool is_uso = s.gso_type == VIRTIO_NET_HDR_GSO_UDP_L4;
             struct datagrams d = {.fd = fds[s.is_v6], .want = s.payload};
             do
-                tap_rig_until(are_received, &d);
+                port_rig_until(are_received, &d);
             while (d.n == 0); // an empty one
             assert_int_equal(d.n, is_uso ? (s.payload + s.gso_size - 1) / s.gso_size : 1);
             assert_int_equal(d.n_bytes, s.payload);
             assert_memory_equal(bytes, packet.bytes + packet.payload, s.payload);
         }
     }
-    assert_int_equal(tap_rig_drops(0, DROP_UPLINK), 0);
+    assert_int_equal(port_rig_drops(0, DROP_UPLINK), 0);
     close(fds[0]);
     close(fds[1]);
-    tap_rig_remove(0);
+    port_rig_remove(0);
 }
 
 // ---- VLANs, MTU ------------------------------------------------------------------------------
 
 static uint16_t seen_vlan;
 
-static void look_at_vlan(struct tap_rig *rig, unsigned from, struct frame *f)
+static void look_at_vlan(struct port_rig *rig, unsigned from, struct frame *f)
 {
     (void)rig, (void)from;
     if (frame_source(f)[5] == 0x77)
         seen_vlan = f->vlan;
     f->n_holders = 1;
-    frame_return(&tap_rig.lane, f);
+    port_rig_return(f);
 }
 
 static bool has_seen_vlan(void *context)
@@ -452,27 +458,27 @@ static void test_vlan(void **state)
     (void)state;
     static const uint8_t tagged[60] = {2, 0, 0,    0,    0, 0x66, 2, 0,    0,
                                        0, 0, 0x77, 0x81, 0, 0x20, 5, 0x88, 0xb5};
-    tap_rig_add(0, "tap=tap0");
+    port_rig_add(0, "tap=tap0");
     space_run("ip link set tap0 up");
     struct tagged t = {.fd = open_packet_socket(0)};
-    tap_rig.forward = look_at_vlan;
+    port_rig.forward = look_at_vlan;
     seen_vlan = 0;
     assert_int_equal(send(t.fd, tagged, sizeof(tagged), 0), sizeof(tagged));
-    tap_rig_until(has_seen_vlan, NULL);
+    port_rig_until(has_seen_vlan, NULL);
     assert_int_equal(seen_vlan, 0x2005);
 
     struct packet_spec s = {"", 0, 1, 0, 0, 0, 0x6007, 0, 0, 100};
     packet_make(&packet, &s);
     deliver_packet();
-    tap_rig_until(is_tagged_one_received, &t);
+    port_rig_until(is_tagged_one_received, &t);
     assert_int_equal(t.tag, 0x6007);
     packet_read(bytes, 142, true);
-    tap_rig.ports[0].tap->port.vlan = 7;
+    port_rig.ports[0].port->vlan = 7;
     deliver_packet();
-    tap_rig_until(is_tagged_one_received, &t);
+    port_rig_until(is_tagged_one_received, &t);
     assert_int_equal(t.tag, 0);
     close(t.fd);
-    tap_rig_remove(0);
+    port_rig_remove(0);
 }
 
 // The interface is a socket here, which shows what is written: the header says what was found in
@@ -482,10 +488,10 @@ static void test_headers(void **state)
     (void)state;
     struct error e;
     int ends[2], space = space_open();
-    check_ok(tap_rig_open_port(0, "tap=tap0", &e), &e);
+    check_ok(port_rig_open_port(0, "tap=tap0", &e), &e);
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends), 0);
-    assert_int_equal(dup2(ends[0], tap_rig.ports[0].tap->fds[0]), tap_rig.ports[0].tap->fds[0]);
-    tap_rig_attach(0);
+    assert_int_equal(dup2(ends[0], tap(0)->fds[0]), tap(0)->fds[0]);
+    port_rig_attach(0);
     for (unsigned i = 0; i < n_packet_specs; i++) {
         struct packet_spec s = packet_specs[i];
         s.tag &= 0xefff; // the DEI is not kept
@@ -506,8 +512,8 @@ static void test_headers(void **state)
         assert_memory_equal(&got, &want, VIRTIO_NET_HDR_BYTES);
         assert_memory_equal(bytes, packet.bytes, packet.n_bytes);
     }
-    tap_rig_detach(0);
-    tap_rig_close_port(0);
+    port_rig_detach(0);
+    port_rig_close_port(0);
     close(ends[0]);
     close(ends[1]);
     close(space);
@@ -516,15 +522,15 @@ static void test_headers(void **state)
 static void test_mtu(void **state)
 {
     (void)state;
-    tap_rig_add(0, "tap=tap0 mtu=1000");
+    port_rig_add(0, "tap=tap0 mtu=1000");
     space_run("ip link set tap0 up");
     struct packet_spec s = {"", 0, 1, 0, 0, 0, 0, 0, 0, 972};
     for (unsigned more = 0; more < 2; more++, s.payload++) {
         packet_make(&packet, &s);
         deliver_packet();
-        assert_int_equal(tap_rig_drops(0, DROP_MTU), more);
+        assert_int_equal(port_rig_drops(0, DROP_MTU), more);
     }
-    tap_rig_remove(0);
+    port_rig_remove(0);
 }
 
 // ---- trouble ---------------------------------------------------------------------------------
@@ -534,25 +540,25 @@ static uint64_t uplink_drops;
 static bool has_dropped_more(void *context)
 {
     (void)context;
-    return tap_rig_drops(0, DROP_UPLINK) > uplink_drops;
+    return port_rig_drops(0, DROP_UPLINK) > uplink_drops;
 }
 
 static void test_down_and_up(void **state)
 {
     (void)state;
     struct packet_spec s = {"", 0, 1, 0, 0, 0, 0, 0, 0, 100};
-    tap_rig_add(0, "tap=tap0");
+    port_rig_add(0, "tap=tap0");
     packet_make(&packet, &s);
     deliver_packet(); // never was up
-    assert_int_equal(tap_rig_drops(0, DROP_UPLINK), 1);
+    assert_int_equal(port_rig_drops(0, DROP_UPLINK), 1);
     space_run("ip link set tap0 up");
     deliver_packet();
-    assert_int_equal(tap_rig_drops(0, DROP_UPLINK), 1);
+    assert_int_equal(port_rig_drops(0, DROP_UPLINK), 1);
     space_run("ip link set tap0 down");
     deliver_packet();
-    assert_int_equal(tap_rig_drops(0, DROP_UPLINK), 2);
-    assert_int_equal(atomic_load(&tap_rig.ports[0].tap->error), 0);
-    tap_rig_remove(0);
+    assert_int_equal(port_rig_drops(0, DROP_UPLINK), 2);
+    assert_int_equal(atomic_load(&tap(0)->error), 0);
+    port_rig_remove(0);
 }
 
 // The interface goes: frames for it are counted, nothing spins, and the port can be removed.
@@ -560,15 +566,15 @@ static void test_deleted(void **state)
 {
     (void)state;
     struct packet_spec s = {"", 0, 1, 0, 0, 0, 0, 0, 0, 100};
-    tap_rig_add(0, "tap=tap0 queues=2");
+    port_rig_add(0, "tap=tap0 queues=2");
     space_run("ip link set tap0 up && ip link del tap0");
     packet_make(&packet, &s);
     deliver_packet();
     assert_true(has_dropped_more(NULL));
-    tap_rig_until(is_asleep, NULL);
-    assert_int_equal(atomic_load(&tap_rig.ports[0].tap->error), EBADFD);
-    assert_int_equal(tap_rig.lane.uring.n_in_flight, 0);
-    tap_rig_remove(0);
+    port_rig_until(is_asleep, NULL);
+    assert_int_equal(atomic_load(&tap(0)->error), EBADFD);
+    assert_int_equal(port_rig.lane.uring.n_in_flight, 0);
+    port_rig_remove(0);
 }
 
 // ---- frames that are kept --------------------------------------------------------------------
@@ -578,7 +584,7 @@ static void test_deleted(void **state)
 static struct frame *kept[KEPT_MAX];
 static unsigned n_kept;
 
-static void keep(struct tap_rig *rig, unsigned from, struct frame *f)
+static void keep(struct port_rig *rig, unsigned from, struct frame *f)
 {
     (void)rig, (void)from;
     assert_true(n_kept < KEPT_MAX);
@@ -589,7 +595,7 @@ static void keep(struct tap_rig *rig, unsigned from, struct frame *f)
 static void give_back(void)
 {
     while (n_kept)
-        frame_return(&tap_rig.lane, kept[--n_kept]);
+        port_rig_return(kept[--n_kept]);
 }
 
 static bool is_starved(void *context)
@@ -597,7 +603,7 @@ static bool is_starved(void *context)
     int *fd = context;
     union address a = address_of(9, false, 9);
     sendto(*fd, bytes, 100, MSG_DONTWAIT, &a.any, sizeof(a));
-    return n_kept == 128 && tap_rig_is_asleep(); // all of its buffers
+    return n_kept == 128 && port_rig_is_asleep(); // all of its buffers
 }
 
 static bool has_kept_one(void *context)
@@ -610,23 +616,23 @@ static bool has_kept_one(void *context)
 static void test_all_buffers_are_kept(void **state)
 {
     (void)state;
-    tap_rig_add(0, "tap=tap0");
+    port_rig_add(0, "tap=tap0");
     add_address(0);
     space_run("ip neigh add 10.9.0.10 lladdr 02:00:00:00:00:09 dev tap0");
-    tap_rig.forward = keep;
+    port_rig.forward = keep;
     n_kept = 0;
     int fd = open_socket(0, false, SOCK_DGRAM);
-    tap_rig_until(is_starved, &fd);
-    assert_int_equal(tap_rig.lane.uring.n_in_flight, 0);
+    port_rig_until(is_starved, &fd);
+    assert_int_equal(port_rig.lane.uring.n_in_flight, 0);
     give_back();
-    tap_rig_until(has_kept_one, NULL);
+    port_rig_until(has_kept_one, NULL);
     give_back();
-    tap_rig.forward = keep;
+    port_rig.forward = keep;
     close(fd);
     // Frames that are kept hold up a queue that is to leave, and only they.
-    tap_rig_until(is_asleep, NULL);
+    port_rig_until(is_asleep, NULL);
     give_back();
-    tap_rig_remove(0);
+    port_rig_remove(0);
 }
 
 // Moved while frames come: none is read twice, none of the stream is lost for good.
@@ -634,8 +640,8 @@ static bool is_moved_and_done(void *context)
 {
     static unsigned n;
     if (++n % 64 == 0) {
-        tap_rig_detach(n / 64 % 2);
-        tap_rig_attach(n / 64 % 2);
+        port_rig_detach(n / 64 % 2);
+        port_rig_attach(n / 64 % 2);
     }
     return is_stream_done(context);
 }
@@ -653,7 +659,7 @@ static void test_many_queues(void **state)
     (void)state;
     add_two("queues=4");
     for (unsigned i = 0; i < 2; i++)
-        assert_int_equal(atomic_load(&tap_rig.ports[i].tap->port.n_receivers), 4);
+        assert_int_equal(atomic_load(&port_rig.ports[i].port->n_receivers), 4);
     run_stream(false);
     run_stream(true);
     remove_two();
@@ -681,10 +687,10 @@ static void test_lines(void **state)
         int space = space_open();
         space_run("%s", cases[i].before);
         struct error e = {0};
-        int err = tap_rig_open_port(0, cases[i].line, &e);
+        int err = port_rig_open_port(0, cases[i].line, &e);
         if (!cases[i].says) {
             check_ok(err, &e);
-            tap_rig_close_port(0);
+            port_rig_close_port(0);
         } else {
             assert_true(err < 0);
             if (!strstr(e.text, cases[i].says) || !strstr(e.text, "port p0: tap="))
@@ -701,14 +707,14 @@ static void test_lines_of_others(void **state)
     struct error e;
     int space = space_open();
     space_run("ip tuntap add dev one mode tap user root");
-    check_ok(tap_rig_open_port(0, "tap=one", &e), &e);
-    assert_true(tap_rig_open_port(1, "tap=one", &e) < 0);
+    check_ok(port_rig_open_port(0, "tap=one", &e), &e);
+    assert_true(port_rig_open_port(1, "tap=one", &e) < 0);
     assert_non_null(strstr(e.text, "port p1: tap=one: its only queue is open elsewhere"));
-    tap_rig_close_port(0);
+    port_rig_close_port(0);
 
     for (unsigned i = 0; i < 2; i++) { // neither another's, nor a new one
         assert_int_equal(seteuid(65534), 0);
-        assert_true(tap_rig_open_port(0, i ? "tap=one" : "tap=new", &e) < 0);
+        assert_true(port_rig_open_port(0, i ? "tap=one" : "tap=new", &e) < 0);
         assert_int_equal(seteuid(0), 0);
         if (!strstr(e.text, "not permitted") && !strstr(e.text, "Permission denied"))
             fail_msg("'%s' does not say so", e.text);
