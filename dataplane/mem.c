@@ -254,6 +254,15 @@ static const struct mem_region *find_user(const struct mem *m, uint64_t user_add
     return NULL;
 }
 
+void mem_describe(const struct mem *m, unsigned i, struct mem_desc *desc, uint64_t *device,
+                  uint64_t *inode)
+{
+    const struct mem_map *map = m->regions[i].map;
+    *desc = map->desc;
+    *device = map->dev;
+    *inode = map->ino;
+}
+
 bool mem_identify(const struct mem *m, uint64_t user_addr, uint64_t *device, uint64_t *inode)
 {
     const struct mem_region *region = find_user(m, user_addr);

@@ -66,6 +66,10 @@ bool mem_keeps_all(const struct mem *new, const struct mem *old);
 // [C] Whether a mapping was truncated under us. Such a snapshot reads as zeros.
 bool mem_is_failed(const struct mem *m);
 
+// [C] Region @i as it was described, and which file it is of.
+void mem_describe(const struct mem *m, unsigned i, struct mem_desc *desc, uint64_t *device,
+                  uint64_t *inode);
+
 // [C] Which file front-end address @user_addr lies in, so that it is known again. False if it is
 // in no region.
 bool mem_identify(const struct mem *m, uint64_t user_addr, uint64_t *device, uint64_t *inode);

@@ -103,6 +103,9 @@ struct ring_config {
     // The record is kept by us, not by the front end: a ring that bears no mark of a device was
     // set up anew since, and the record is begun anew too.
     bool record_is_own;
+    // Nobody but this ring's driver and device were at work since the record was written. Without a
+    // record it goes on behind what was used: it was ordered.
+    bool is_resumed;
 };
 
 struct ring; // below the calls, since the hot path inlines it
@@ -116,6 +119,10 @@ int ring_start(struct ring *r, const struct ring_config *config, const struct me
 void ring_stop(struct ring *r);
 
 static inline bool ring_is_started(const struct ring *r);
+
+// [C] Whether another process could take this ring up while it runs: from its record, or because
+// guest memory tells the position.
+static inline bool ring_can_resume(const struct ring *r);
 
 // [C] or [W], as owner: what VHOST_USER_GET_VRING_BASE answers.
 uint32_t ring_base(const struct ring *r);
@@ -226,6 +233,11 @@ static inline enum ring_fault ring_read_fault(const struct ring *r, uint64_t *de
 static inline bool ring_is_started(const struct ring *r)
 {
     return r->slots != NULL;
+}
+
+static inline bool ring_can_resume(const struct ring *r)
+{
+    return r->record || !r->is_packed;
 }
 
 static inline void ring_push(struct ring *r, struct chain *c, uint32_t used_len)

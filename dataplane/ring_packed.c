@@ -55,15 +55,23 @@ static int open_record(struct ring *r, struct error *e)
     return 0;
 }
 
+// One descriptor, each of its words read once; its flags before its address (2.8.21).
+static inline struct packed_desc snapshot_of(const struct packed_desc *d)
+{
+    uint64_t rest = __atomic_load_n((const uint64_t *)(const void *)&d->len, __ATOMIC_ACQUIRE);
+    return (struct packed_desc){guest_load64(&d->addr), (uint32_t)rest, (uint16_t)(rest >> 32),
+                                (uint16_t)(rest >> 48)};
+}
+
 // A driver that begins anew clears the ring, and sets the USED bit only from its second lap on
-// (2.8.1). Without that bit nothing is used, or all of a lap and the driver has seen it: either way
-// what is available is to be done in ring order.
+// (2.8.1). Without that bit nothing is used, or whole laps are: then the last descriptor is, too.
 static bool was_used(const struct ring *r)
 {
     for (uint32_t i = 0; i < r->size; i++)
         if (guest_load16(&desc_ring(r)[i].flags) & PACKED_DESC_USED)
             return true;
-    return false;
+    struct packed_desc last = snapshot_of(&desc_ring(r)[r->size - 1]);
+    return !(last.flags & PACKED_DESC_AVAIL) && (last.addr || last.len || last.id);
 }
 
 int ring_packed_open(struct ring *r, const struct ring_config *config, struct error *e)
@@ -80,7 +88,7 @@ int ring_packed_open(struct ring *r, const struct ring_config *config, struct er
                          r->size);
     if (!r->record)
         return 0;
-    if (config->record_is_own && !was_used(r))
+    if (config->record_is_own && !config->is_resumed && !was_used(r))
         ((struct inflight_packed *)r->record)->version = 0;
     return open_record(r, e);
 }
@@ -98,14 +106,6 @@ static enum gather fault(struct ring *r, enum ring_fault reason, uint64_t detail
 {
     ring_fault(r, reason, detail);
     return GATHER_FAULT;
-}
-
-// One descriptor, each of its words read once; its flags before its address (2.8.21).
-static inline struct packed_desc snapshot_of(const struct packed_desc *d)
-{
-    uint64_t rest = __atomic_load_n((const uint64_t *)(const void *)&d->len, __ATOMIC_ACQUIRE);
-    return (struct packed_desc){guest_load64(&d->addr), (uint32_t)rest, (uint16_t)(rest >> 32),
-                                (uint16_t)(rest >> 48)};
 }
 
 // 2.8.7: entries are used one after the other; of their flags only WRITE counts.

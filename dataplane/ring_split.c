@@ -45,17 +45,25 @@ bool ring_split_map(struct ring *r, const struct mem *m)
            (uintptr_t)r->driver % 2 == 0 && (uintptr_t)r->device % 4 == 0;
 }
 
+// A driver that begins anew clears the used ring (2.7.8). An index of 0 is a new ring's, unless it
+// has gone all the way round: then the last element was written, too.
+static bool was_used(const struct ring *r)
+{
+    const struct split_used_elem *last = &used_ring(r)->ring[r->size - 1];
+    return r->next_used || guest_load32(&last->id) || guest_load32(&last->len);
+}
+
 int ring_split_open(struct ring *r, const struct ring_config *config, struct error *e)
 {
     // What the guest sees as used is the truth, also after a crash; the base only says the
     // same when everything was drained.
     r->next_used = guest_load16(&used_ring(r)->idx);
     r->next_avail = (uint16_t)config->base;
+    if (!r->record && config->is_resumed)
+        r->next_avail = r->next_used;
     if (!r->record)
         return 0;
-    // A driver that begins anew clears the used ring (2.7.8). If nothing was ever used, all that is
-    // available is to be done, in ring order, as if there were no record.
-    if (config->record_is_own && r->next_used == 0)
+    if (config->record_is_own && !config->is_resumed && !was_used(r))
         ((struct inflight_split *)r->record)->version = 0;
     struct inflight_split_state state;
     int err = inflight_split_open(r->record, r->size, r->next_used, r->replay, &state);

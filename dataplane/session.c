@@ -16,8 +16,11 @@ bool session_run(struct session *s, unsigned budget)
 {
     struct error e;
     for (; budget && session_wants_input(s); budget--) {
+        session_keep_begin(s);
         switch (message_receive(&s->reader, s->fd, &e)) {
         case MESSAGE_NONE:
+            if (!message_is_partial(&s->reader))
+                session_keep_end(s);
             return false;
         case MESSAGE_READY:
             session_handle(s);
@@ -57,6 +60,7 @@ int session_open(struct session **out, int fd, struct device *d, const struct se
         s->queues[i].queue = &d->queues[i];
         s->queues[i].err_fd = -1;
     }
+    session_keep_open(s);
     *out = s;
     return 0;
 }
@@ -94,6 +98,7 @@ static void dispose(struct session *s)
     mem_free(s->mem);
     dirty_close(s->log);
     session_inflight_drop(s);
+    session_keep_drop(s);
     s->mem = NULL;
     s->log = NULL;
     s->state = SESSION_CLOSED;
@@ -114,6 +119,7 @@ void session_close(struct session *s, const char *reason)
     if (s->state != SESSION_OPEN)
         return;
     s->state = SESSION_CLOSING;
+    session_keep_begin(s);
     if (reason)
         log_warning("%s %s: session ended: %s", s->device->type->line.type, s->device->name,
                     reason);
@@ -167,8 +173,10 @@ void session_check(struct session *s, uint64_t now_ms)
         session_close(s, truncated);
     else if (is_too_slow(s, now_ms))
         session_close(s, "the front end did not finish a message in time");
-    else if (s->is_blocked && !s->is_busy)
+    else if (s->is_blocked && !s->is_busy && !session_is_resuming(s))
         session_retry(s);
+    else if (!s->is_busy && !message_is_partial(&s->reader))
+        session_keep_end(s); // what could not be kept at once
     if (s->state == SESSION_OPEN && atomic_exchange(&s->device->has_new_config, false))
         session_config_changed(s);
 }
@@ -177,7 +185,7 @@ void session_check(struct session *s, uint64_t now_ms)
 
 bool session_wants_input(const struct session *s)
 {
-    return s->state == SESSION_OPEN && !s->is_busy;
+    return s->state == SESSION_OPEN && !s->is_busy && !session_is_resuming(s);
 }
 
 enum session_state session_state(const struct session *s)

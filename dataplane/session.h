@@ -43,6 +43,13 @@ int session_open(struct session **out, int fd, struct device *d, const struct se
                  void *context, struct error *e);
 void session_free(struct session *s); // must be SESSION_CLOSED
 
+// [C] Whether the session that @d had when the last process died can go on, on the same socket.
+bool session_is_kept(const struct device *d);
+// [C] Then: likewise, with what the front end said before. Its queues start as if it said so now;
+// if something is refused the session ends. 0 or -errno with the sentence.
+int session_resume(struct session **out, struct device *d, const struct session_host *host,
+                   void *context, struct error *e);
+
 // [C] The socket is readable, or its messages are to go on: handle up to @budget messages.
 // True if more may be waiting.
 bool session_run(struct session *s, unsigned budget);

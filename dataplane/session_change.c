@@ -144,6 +144,8 @@ int session_change(struct session *s, const struct session_change *change)
 static void retried(struct session *s)
 {
     s->is_busy = false;
+    s->keep.is_listed = false;
+    session_keep_end(s);
     if (s->result)
         session_warn(s, "a queue that waited cannot start: %s", s->error.text);
     if (s->state != SESSION_OPEN) {

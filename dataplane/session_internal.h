@@ -19,6 +19,7 @@
 #include "dataplane/message.h"
 #include "dataplane/log.h"
 #include "dataplane/session.h"
+#include "dataplane/state.h"
 
 #define REQUEST_PENDING 1 // a handler's answer: session_change() completes the request
 
@@ -30,11 +31,13 @@ struct session_queue {
     uint32_t base; // where the ring goes on; current only while it is not attached
     uint64_t desc_addr, driver_addr, device_addr;
     int err_fd;
+    struct keeper_id kick_id, call_id, err_id; // of what the descriptors refer to
     bool has_addr;
     bool is_kicked;     // SET_VRING_KICK came, GET_VRING_BASE did not
     bool is_enabled;    // SET_VRING_ENABLE's last word
     bool is_attached;   // the ring is started and lent to the host
     bool must_stop;     // in the change that begins
+    bool is_resumed;    // it ran when the last process died, and has not been started since
     uint8_t fault_seen; // enum ring_fault that was reported
 };
 
@@ -57,6 +60,25 @@ struct session_inflight {
     uint64_t n_bytes;
     uint16_t n_queues;
     uint16_t queue_size;
+};
+
+#define STATE_OFFERS_MAX VHOST_USER_TABLE_MAX // descriptors of one message that may be kept
+
+// What is kept of the session for the next life.
+struct session_keep {
+    bool is_listed;                            // the list says all that there is
+    struct state_message last;                 // the message that is being handled, request 0: none
+    struct state_message log, backend, region; // the last that succeeded; likewise
+    struct keeper_id offered[STATE_OFFERS_MAX]; // what came with the message
+    unsigned n_offered;
+    struct keeper_id socket;
+    struct state_message *held; // the list as it is kept; its descriptors are held
+    unsigned n_held;
+
+    // Taking up what was kept: the list says itself again.
+    int *fds; // of the list, from next_again on; NULL: it is not, or no longer, taken up
+    unsigned next_again;
+    bool is_saying;
 };
 
 struct session {
@@ -95,6 +117,7 @@ struct session {
     struct dirty *log, *next_log, *old_log;
     struct session_inflight inflight;
 
+    struct session_keep keep;
     struct log_limit log_limit;
     struct session_queue queues[]; // device->n_queues
 };
@@ -174,6 +197,24 @@ void session_inflight_forget(const struct session *s, unsigned index);
 void session_inflight_drop(struct session *s);
 
 session_handler session_get_inflight_fd, session_set_inflight_fd;
+
+// ---- session_keep.c ----------------------------------------------------------------------
+
+void session_keep_open(struct session *s);
+// Bytes are about to be read: nobody could go on from here if we died.
+void session_keep_begin(struct session *s);
+// A whole message is there; its descriptors too.
+void session_keep_message(struct session *s);
+// It is done, or there was none: keep where the session stands.
+void session_keep_end(struct session *s);
+// The session is over.
+void session_keep_drop(struct session *s);
+// Say the next of the messages again that are to be said.
+void session_say_again(struct session *s);
+static inline bool session_is_resuming(const struct session *s)
+{
+    return s->keep.fds;
+}
 
 // ---- session_fd.c ------------------------------------------------------------------------
 

@@ -113,7 +113,7 @@ static int request_check(const struct session *s, const struct request *r, const
     if (m->n_fds < r->fds_min || m->n_fds > r->fds_max)
         return error_set(e, EPROTO, "%u descriptors, not %u to %u", m->n_fds, r->fds_min,
                          r->fds_max);
-    if (r->needs != ANY && !session_has_protocol(s, r->needs))
+    if (r->needs != ANY && !session_is_resuming(s) && !session_has_protocol(s, r->needs))
         return error_set(e, EPROTO, "protocol feature %u was not negotiated", r->needs);
     return 0;
 }
@@ -159,7 +159,7 @@ static bool is_fatal(const struct session *s)
 
 static int send_answer(struct session *s, const struct request *r, struct error *e)
 {
-    if (s->state != SESSION_OPEN)
+    if (s->state != SESSION_OPEN || session_is_resuming(s))
         return 0; // nobody reads it
     if (s->wants_ack)
         return send_ack(s, s->result == 0, e);
@@ -171,6 +171,7 @@ void session_complete(struct session *s)
     struct error send_error;
     const struct request *r = request_find(s->reader.message.header.request);
     int sent = send_answer(s, r, &send_error);
+    session_keep_end(s);
     forget_message(s);
     if (s->state != SESSION_OPEN) {
         session_shut(s);
@@ -182,6 +183,8 @@ void session_complete(struct session *s)
         session_close(s, "the front end's last request cannot be followed");
     else if (sent)
         session_close(s, send_error.text);
+    else if (session_is_resuming(s))
+        session_say_again(s);
 }
 
 void session_handle(struct session *s)
@@ -189,6 +192,7 @@ void session_handle(struct session *s)
     struct message *m = &s->reader.message;
     const struct request *r = request_find(m->header.request);
     s->is_busy = true;
+    session_keep_message(s);
     s->wants_ack = !r->replies && (m->header.flags & VHOST_USER_NEED_REPLY) &&
                    session_has_protocol(s, VHOST_USER_PROTOCOL_F_REPLY_ACK);
     int result = request_check(s, r, m, &s->error);

@@ -27,6 +27,14 @@ static uint64_t device_features(const struct session *s)
            ~(VIRTIO_BIT(VHOST_F_LOG_ALL) | VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES));
 }
 
+// Non-blocking; a full eventfd is readable already.
+static void signal_eventfd(int fd)
+{
+    uint64_t one = 1;
+    ssize_t n = fd >= 0 ? write(fd, &one, sizeof(one)) : 0;
+    (void)n;
+}
+
 int session_queue_start(struct session *s, struct session_queue *sq, struct error *e)
 {
     struct queue *q = sq->queue;
@@ -37,13 +45,14 @@ int session_queue_start(struct session *s, struct session_queue *sq, struct erro
         .desc_addr = sq->desc_addr,
         .driver_addr = sq->driver_addr,
         .device_addr = sq->device_addr,
+        .is_resumed = sq->is_resumed,
     };
     int err = session_inflight_part(s, sq, &config, e);
     if (err)
         return err;
     struct dirty *log = session_log_of(s, s->features);
     err = ring_start(&q->ring, &config, s->mem, log, &q->stats, e);
-    if (err && config.record_is_own) {
+    if (err && config.record_is_own && !config.is_resumed) {
         session_warn(s, "queue %u: %s; it goes on without a record", q->index, e->text);
         session_inflight_forget(s, q->index);
         err = ring_start(&q->ring, &config, s->mem, log, &q->stats, e);
@@ -54,6 +63,9 @@ int session_queue_start(struct session *s, struct session_queue *sq, struct erro
         err = s->device->type->queue_start(q, e);
     if (err)
         ring_stop(&q->ring);
+    else if (sq->is_resumed)
+        signal_eventfd(q->call_fd); // for what was used, and never told, before
+    sq->is_resumed &= err != 0;
     sq->fault_seen = RING_OK;
     return err;
 }
@@ -80,18 +92,11 @@ void session_queue_close_fds(struct session_queue *sq)
 void session_queue_reset(struct session_queue *sq)
 {
     session_replace_fd(&sq->queue->kick_fd, -1);
-    *sq = (struct session_queue){.queue = sq->queue, .err_fd = sq->err_fd};
+    *sq = (struct session_queue){
+        .queue = sq->queue, .err_fd = sq->err_fd, .call_id = sq->call_id, .err_id = sq->err_id};
 }
 
 // ---- faults ------------------------------------------------------------------------------
-
-static void signal_error(const struct session_queue *sq)
-{
-    uint64_t one = 1;
-    // Non-blocking; a full eventfd is readable already.
-    ssize_t n = sq->err_fd >= 0 ? write(sq->err_fd, &one, sizeof(one)) : 0;
-    (void)n;
-}
 
 void session_queue_check(struct session *s, struct session_queue *sq)
 {
@@ -102,7 +107,7 @@ void session_queue_check(struct session *s, struct session_queue *sq)
     if (fault == sq->fault_seen)
         return;
     sq->fault_seen = (uint8_t)fault;
-    signal_error(sq);
+    signal_eventfd(sq->err_fd);
     session_warn(s, "queue %u stopped: %s (0x%" PRIx64 ")", sq->queue->index,
                  ring_fault_name(fault), detail);
 }
@@ -208,6 +213,7 @@ static int apply_get_base(struct session *s, struct error *e)
     struct vhost_user_vring_state *state = &s->reader.message.payload.state;
     struct session_queue *sq = &s->queues[state->index];
     sq->is_kicked = false;
+    sq->is_resumed = false;
     session_replace_fd(&sq->queue->kick_fd, -1);
     session_inflight_forget(s, state->index);
     state->num = sq->base;

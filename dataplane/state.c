@@ -27,6 +27,7 @@ struct file_head {
 struct part {
     char name[STATE_NAME_BYTES]; // empty: nobody's
     struct state_key keys[STATE_QUEUES_MAX];
+    struct state_session session;
 };
 
 // Room for any record, in whole pages, so that each can be given back.
@@ -46,6 +47,7 @@ struct state_device {
 
 struct state {
     int fd;
+    struct keeper *keeper;
     bool is_held[STATE_DEVICES_MAX];
     char names[STATE_DEVICES_MAX][STATE_NAME_BYTES]; // as in the file
 };
@@ -102,7 +104,7 @@ static int read_names(struct state *s, struct error *e)
     return 0;
 }
 
-int state_open(struct state **out, int fd, struct error *e)
+int state_open(struct state **out, int fd, struct keeper *keeper, struct error *e)
 {
     struct state *s = calloc(1, sizeof(*s));
     if (!s)
@@ -118,6 +120,7 @@ int state_open(struct state **out, int fd, struct error *e)
     err = read_names(s, e);
     if (err)
         goto err_close;
+    s->keeper = keeper;
     *out = s;
     return 0;
 
@@ -224,6 +227,24 @@ void state_forget_others(struct state *s)
     for (unsigned i = 0; i < STATE_DEVICES_MAX; i++)
         if (!s->is_held[i] && s->names[i][0])
             forget_slot(s, i);
+    if (s->keeper)
+        keeper_forget_rest(s->keeper);
+}
+
+void state_settle(struct state *s)
+{
+    if (s->keeper)
+        keeper_settle(s->keeper);
+}
+
+struct state_session *state_session(struct state_device *d)
+{
+    return &d->part->session;
+}
+
+struct keeper *state_keeper(const struct state_device *d)
+{
+    return d->state->keeper;
 }
 
 // ---- records -----------------------------------------------------------------------------

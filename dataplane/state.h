@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // state.h - what outlives this process: one file in memory, kept by the service manager.
 //
-// A device has a part in it, found by its name, with an in-flight record for each queue. A record
-// belongs to one ring of one guest, which its key names; for any other ring it is begun anew. The
-// file holds no pointers. It is sparse: what nobody uses takes no memory.
+// A device has a part in it, found by its name: an in-flight record for each queue, and what its
+// front end said, as messages that say it again. A record belongs to one ring of one guest, which
+// its key names; for any other ring it is begun anew. The file holds no pointers; descriptors are
+// with a keeper. It is sparse: what nobody uses takes no memory.
 //
 // Threads  [C] all calls; [W] the ring that has a record writes it.
 // Memory   the caller owns the state and its devices; a device's part is mapped while it is held.
@@ -13,6 +14,7 @@
 
 #include "dataplane/base.h"
 #include "dataplane/error.h"
+#include "dataplane/keeper.h"
 
 #define STATE_DEVICES_MAX 1024
 #define STATE_QUEUES_MAX  256 // of a device
@@ -30,9 +32,41 @@ struct state_key {
 };
 static_assert(sizeof(struct state_key) == 7 * sizeof(uint64_t), "no padding");
 
-// [C] A new file, or with @fd (not taken over) the one of the life before. 0, or -errno with the
-// sentence; -EINVAL: it cannot be used.
-int state_open(struct state **out, int fd, struct error *e);
+#define STATE_PAYLOAD_BYTES 40
+
+// One message to say again.
+struct state_message {
+    uint32_t request;
+    uint16_t n_bytes; // of payload
+    uint16_t flags;   // STATE_…
+    uint8_t payload[STATE_PAYLOAD_BYTES];
+    struct keeper_id fd; // that came with it
+};
+static_assert(sizeof(struct state_message) == 64, "no padding");
+
+#define STATE_HAS_FD  1u // there is one
+#define STATE_RUNNING 2u // SET_VRING_KICK: the ring was started
+
+// Regions of memory, a few for the session, a few for each queue.
+#define STATE_MESSAGES_MAX 2560
+
+// What is known of a device's session.
+struct state_session {
+    uint32_t phase;      // enum state_phase
+    uint32_t n_messages; // to bring another one where it was
+    struct keeper_id socket;
+    struct state_message messages[STATE_MESSAGES_MAX];
+};
+
+enum state_phase {
+    STATE_NONE,   // there is no session
+    STATE_BUSY,   // a message may be half read or half carried out: nobody knows where it stands
+    STATE_SETTLED // the messages say it all
+};
+
+// [C] A new file, or with @fd (not taken over) the one of the life before; @keeper (borrowed) has
+// the descriptors. 0, or -errno with the sentence; -EINVAL: it cannot be used.
+int state_open(struct state **out, int fd, struct keeper *keeper, struct error *e);
 void state_close(struct state *s); // NULL is fine
 int state_fd(const struct state *s);
 
@@ -43,7 +77,7 @@ struct state_device *state_hold(struct state *s, const char *name, unsigned n_qu
 void state_release(struct state_device *d);
 // [C] Likewise, but what it says is of no use any more: the device is gone.
 void state_forget(struct state_device *d);
-// [C] Forget the devices that nobody holds.
+// [C] Forget the devices that nobody holds, and the descriptors that nobody took up.
 void state_forget_others(struct state *s);
 
 // [C] The record of queue @index, for a ring of @key: zeros unless it is of that very ring.
@@ -52,3 +86,10 @@ void *state_record(struct state_device *d, unsigned index, const struct state_ke
                    size_t *bytes);
 // [C] The ring of queue @index was stopped in order: its record ends here.
 void state_clear(struct state_device *d, unsigned index);
+
+// [C] To be called now and then: tell the keeper what could not be told at once.
+void state_settle(struct state *s);
+
+// [C] The session's place, and who keeps its descriptors. Whoever reads it reads a copy.
+struct state_session *state_session(struct state_device *d);
+struct keeper *state_keeper(const struct state_device *d);

@@ -47,6 +47,8 @@ static void check_due(struct loop_timer *t)
     struct control *c = container_of(t, struct control, check);
     loop_timer_set(c->loop, t, CONTROL_CHECK_MS);
     check_sessions(c);
+    if (c->config.state)
+        state_settle(c->config.state);
 }
 
 static void guard_ready(struct loop_source *s, uint32_t events)
@@ -129,8 +131,9 @@ static void hold_state(struct control *c, struct device *d)
 
 void control_forget_others(struct control *c)
 {
-    if (c->config.state)
-        state_forget_others(c->config.state);
+    if (!c->config.state)
+        return;
+    state_forget_others(c->config.state);
 }
 
 int control_add(struct control *c, const char *text, struct error *e)
@@ -144,6 +147,7 @@ int control_add(struct control *c, const char *text, struct error *e)
         return err;
     hold_state(c, p->device);
     TAILQ_INSERT_TAIL(&c->endpoints, p, link);
+    endpoint_resume(p);
     return 0;
 }
 

@@ -161,6 +161,24 @@ static void serve(struct endpoint *p, int fd)
     endpoint_settle(p);
 }
 
+void endpoint_resume(struct endpoint *p)
+{
+    struct error e;
+    if (!session_is_kept(p->device))
+        return;
+    loop_timer_cancel(&p->retry);
+    pool_prefer(p->home);
+    if (session_resume(&p->session, p->device, &host, p, &e) < 0) {
+        log_warning("%s %s: the front end has to connect again: %s", p->device->type->line.type,
+                    p->device->name, e.text);
+        p->session = NULL;
+    }
+    pool_prefer_any(p->home);
+    if (p->session)
+        p->peer_pid = (int)unix_peer_pid(session_fd(p->session));
+    endpoint_settle(p);
+}
+
 static void stop_queue(struct queue *q)
 {
     if (q->device->type->queue_stop)

@@ -68,6 +68,10 @@ struct endpoint {
 int endpoint_open(struct endpoint **out, struct loop *loop, struct pool *pool,
                   const struct device_type *type, struct line *l, struct error *e);
 
+// [C] Go on with the session that the device had when the last process died, if it was kept. The
+// endpoint stays, whatever comes of it.
+void endpoint_resume(struct endpoint *p);
+
 // [C] Stop serving: nobody connects from now on, the session drains and ends, then the device is
 // closed and gone() called (also from inside), after which endpoint_free() is due.
 void endpoint_leave(struct endpoint *p, const char *reason,

@@ -146,6 +146,29 @@ static pid_t wait_for_pid(const struct daemon *d, pid_t before)
     }
 }
 
+static unsigned count_kept(const struct daemon *d)
+{
+    char path[CHILD_PATH_MAX], line[128];
+    unsigned n = 0;
+    child_path(&d->folder, path, "stored");
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f))
+        n++;
+    if (f)
+        fclose(f);
+    return n;
+}
+
+void daemon_wait_kept(const struct daemon *d, unsigned n)
+{
+    time_t deadline = time(NULL) + 60;
+    while (count_kept(d) != n) {
+        if (time(NULL) > deadline)
+            fail_msg("the manager keeps %u descriptors, not %u", count_kept(d), n);
+        nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    }
+}
+
 void daemon_crash(struct daemon *d)
 {
     pid_t pid = wait_for_pid(d, 0);

@@ -37,6 +37,9 @@ void daemon_kill(struct daemon *d);
 // the dead process may still land.
 void daemon_start_again(struct daemon *d);
 
+// Managed: wait until the manager keeps @n descriptors.
+void daemon_wait_kept(const struct daemon *d, unsigned n);
+
 // Managed: SIGKILL to sluiced, and wait until the manager has started another one.
 void daemon_crash(struct daemon *d);
 

@@ -101,6 +101,11 @@ static void host_call(void *context, struct queue *q, void (*fn)(struct queue *q
 
 static const struct session_host host = {host_attach, host_detach, host_call};
 
+const struct session_host *front_host(void)
+{
+    return &host;
+}
+
 void front_answer(struct front *r)
 {
     assert_true(r->n_asked > 0);

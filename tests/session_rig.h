@@ -67,6 +67,9 @@ uint64_t front_get(struct front *r, uint32_t request);
 void front_reply(struct front *r, uint32_t request, struct message *m);
 bool front_has_reply(const struct front *r);
 
+// For a session that the test opens itself; its context is the rig.
+const struct session_host *front_host(void);
+
 void front_run(struct front *r); // handle all that was sent
 bool front_is_open(const struct front *r);
 

@@ -116,6 +116,33 @@ static void test_own_record_of_a_ring_set_up_anew(void **state)
     }
 }
 
+// A ring that stands where a new one does, since whole laps are behind it, is no new one.
+static void test_own_record_after_whole_laps(void **state)
+{
+    (void)state;
+    for (unsigned l = 0; l < ARRAY_LEN(layouts); l++) {
+        struct rig rig;
+        open_with_record(&rig, layouts[l]);
+        rig.config.record_is_own = true;
+        rig_offer_simple(&rig, 0); // slow
+        assert_non_null(rig_pop(&rig));
+        for (unsigned i = 0; i < (rig.is_packed ? 2 * SIZE : 65536); i++) {
+            rig_offer_simple(&rig, (uint16_t)(1 + i % (SIZE - 1)));
+            ring_push(&rig.ring, rig_pop(&rig), 1);
+            ring_publish(&rig.ring);
+        }
+        assert_int_equal(rig.ring.next_used, 0);
+        die_and_restart(&rig);
+        struct chain *c = rig_pop(&rig);
+        assert_non_null(c);
+        assert_int_equal(c->id, 0);
+        assert_null(rig_pop(&rig)); // what was used is not done again
+        ring_push(&rig.ring, c, 1);
+        ring_publish(&rig.ring);
+        rig_close(&rig);
+    }
+}
+
 // The driver may reuse the ring entries of a packed chain that is still in flight; the record
 // has its descriptors, all of them.
 static void test_long_chain_comes_again_whole(void **state)
@@ -483,6 +510,7 @@ int main(void)
         cmocka_unit_test(test_abandoned_chains_come_again),
         cmocka_unit_test(test_long_chain_comes_again_whole),
         cmocka_unit_test(test_own_record_of_a_ring_set_up_anew),
+        cmocka_unit_test(test_own_record_after_whole_laps),
         cmocka_unit_test(test_killed_at_any_instruction),
         cmocka_unit_test(test_killed_at_each_instruction),
         cmocka_unit_test(test_random_record),

@@ -5,6 +5,9 @@
 #include "tests/check.h"
 #include "tests/daemon.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #define PACKED   VIRTIO_BIT(VIRTIO_F_RING_PACKED)
@@ -85,26 +88,64 @@ static void turn(struct disk_load *load, uint64_t n, bool drain)
 static const uint64_t modes[] = {INDIRECT | EVENT, PACKED | INDIRECT, PACKED | INDIRECT | EVENT,
                                  PACKED | INDIRECT | ORDER};
 
+static void expect_clean(const struct daemon *d, struct guest_disk *disk, struct disk_load *load)
+{
+    struct error e;
+    turn(load, 200, true);
+    assert_int_equal(disk_load_stats(load, 0)->n_errors, 0);
+    check_ok(guest_disk_stop(disk, &e), &e);
+    disk_load_close(load);
+    guest_disk_close(disk);
+    daemon_wait_kept(d, 1);
+}
+
+// The front end notices nothing: neither its connection nor its rings end.
 static void test_killed_under_load(void **state)
+{
+    struct daemon *d = *state;
+    for (unsigned i = 0; i < ARRAY_LEN(modes); i++) {
+        struct guest_disk *disk = connect_without_region(d, modes[i]);
+        struct disk_load *load = open_load(disk);
+        daemon_wait_kept(d, 3 + 2 * QUEUES); // the state, socket and memory; kicks and calls
+        for (unsigned k = 0; k < N_KILLS; k++) {
+            turn(load, 200 + k, false);
+            assert_true(disk_load_n_in_flight(load) > 0);
+            daemon_crash(d);
+        }
+        expect_clean(d, disk, load);
+    }
+}
+
+// Until the peer has read what we sent.
+static void wait_until_read(int fd)
+{
+    time_t deadline = time(NULL) + 60;
+    for (int n = 1; n > 0;) {
+        assert_int_equal(ioctl(fd, SIOCOUTQ, &n), 0);
+        assert_true(time(NULL) <= deadline);
+    }
+}
+
+// It died in the middle of a message: nobody knows what was read, so that session ends. The front
+// end connects again, and its rings go on where they were.
+static void test_killed_within_a_message(void **state)
 {
     struct daemon *d = *state;
     struct error e;
     for (unsigned i = 0; i < ARRAY_LEN(modes); i++) {
         struct guest_disk *disk = connect_without_region(d, modes[i]);
         struct disk_load *load = open_load(disk);
-        unsigned n_under_way = 0;
         for (unsigned k = 0; k < N_KILLS; k++) {
+            char byte;
             turn(load, 200 + k, false);
+            assert_true(disk_load_n_in_flight(load) > 0);
+            assert_int_equal(send(disk->frontend->fd, "\1", 1, 0), 1);
+            wait_until_read(disk->frontend->fd);
             daemon_crash(d);
-            n_under_way += disk_load_n_in_flight(load) > 0;
+            assert_int_equal(recv(disk->frontend->fd, &byte, 1, 0), 0);
             check_ok(guest_disk_reconnect(disk, &e), &e);
         }
-        turn(load, 200, true);
-        assert_int_equal(n_under_way, N_KILLS);
-        assert_int_equal(disk_load_stats(load, 0)->n_errors, 0);
-        check_ok(guest_disk_stop(disk, &e), &e);
-        disk_load_close(load);
-        guest_disk_close(disk);
+        expect_clean(d, disk, load);
     }
 }
 
@@ -112,6 +153,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_killed_under_load),
+        cmocka_unit_test(test_killed_within_a_message),
     };
     return cmocka_run_group_tests_name("restart", tests, start, stop);
 }

@@ -19,7 +19,7 @@ static int setup(void **state)
     static struct front r;
     struct error e;
     front_open(&r);
-    check_ok(state_open(&kept, -1, &e), &e);
+    check_ok(state_open(&kept, -1, NULL, &e), &e);
     r.device.state = state_hold(kept, "toy0", FRONT_QUEUES, &e);
     assert_non_null(r.device.state);
     *state = &r;

@@ -26,7 +26,7 @@ static struct state *open_new(void)
 {
     struct state *s;
     struct error e;
-    check_ok(state_open(&s, -1, &e), &e);
+    check_ok(state_open(&s, -1, NULL, &e), &e);
     return s;
 }
 
@@ -58,7 +58,7 @@ static void next_life(struct state **s)
     struct error e;
     int fd = dup(state_fd(*s));
     state_close(*s);
-    check_ok(state_open(s, fd, &e), &e);
+    check_ok(state_open(s, fd, NULL, &e), &e);
     close(fd);
 }
 
@@ -178,7 +178,7 @@ static void refused(int fd, const char *why)
 {
     struct state *s;
     struct error e;
-    assert_int_equal(state_open(&s, fd, &e), -EINVAL);
+    assert_int_equal(state_open(&s, fd, NULL, &e), -EINVAL);
     if (!strstr(e.text, why))
         fail_msg("\"%s\" does not say \"%s\"", e.text, why);
 }
@@ -249,7 +249,7 @@ static void test_any_contents(void **state)
         if (round % 4 == 0)
             scribble(state_fd(s), 0, 32, &seed);
         scribble(state_fd(s), 4096, 32768, &seed); // a's name and keys
-        int err = state_open(&next, state_fd(s), &e);
+        int err = state_open(&next, state_fd(s), NULL, &e);
         n_refused += err != 0;
         if (err == 0) {
             struct state_device *a = hold(next, "a"), *b = hold(next, "b");

@@ -24,6 +24,8 @@ bool notify_has_manager(void)
 static int manager_address(struct sockaddr_un *address, socklen_t *length)
 {
     const char *path = getenv("NOTIFY_SOCKET");
+    if (!path)
+        return -ENOENT;
     size_t bytes = strlen(path);
     if (bytes > sizeof(address->sun_path))
         return -ENAMETOOLONG;
@@ -101,31 +103,19 @@ static int count_kept(void)
     return (int)strtol(n, NULL, 10);
 }
 
-static bool is_open(int fd)
-{
-    return fcntl(fd, F_GETFD) >= 0;
-}
-
-int notify_take(const char *name)
+void notify_take_kept(void (*take)(void *context, const char *name, int fd), void *context)
 {
     const char *names = getenv("LISTEN_FDNAMES");
-    size_t bytes = strlen(name);
-    for (int i = 0; names && i < count_kept(); i++) {
-        size_t n = strcspn(names, ":");
-        if (n == bytes && memcmp(names, name, n) == 0 && is_open(FIRST_FD + i)) {
-            int fd = fcntl(FIRST_FD + i, F_DUPFD_CLOEXEC, FIRST_FD + count_kept());
-            close(FIRST_FD + i);
-            return fd;
-        }
-        names += n + (names[n] == ':');
+    int n = count_kept();
+    for (int i = 0; names && i < n; i++) {
+        char name[MESSAGE_MAX] = "";
+        size_t bytes = strcspn(names, ":");
+        if (bytes < sizeof(name))
+            memcpy(name, names, bytes);
+        if (fcntl(FIRST_FD + i, F_SETFD, FD_CLOEXEC) == 0)
+            take(context, name, FIRST_FD + i);
+        names += bytes + (names[bytes] == ':');
     }
-    return -1;
-}
-
-void notify_close_rest(void)
-{
-    for (int i = 0; i < count_kept(); i++)
-        close(FIRST_FD + i);
     unsetenv("LISTEN_PID");
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");

@@ -16,11 +16,10 @@ bool notify_has_manager(void);
 // Send @state ("READY=1"). Without a manager nothing happens; 0 or -errno.
 int notify_manager(const char *state);
 
-// Let the manager keep @fd as @name until it is told to forget it, or the service is stopped.
+// Let the manager keep @fd as @name until it is told to forget it, or the service is stopped. Never
+// waits: -EAGAIN if it does not read.
 int notify_store(const char *name, int fd);
 int notify_forget(const char *name);
 
-// What the manager kept as @name, or -1. It stays with the manager too. The caller's then.
-int notify_take(const char *name);
-// Close what it kept and nobody took.
-void notify_close_rest(void);
+// Hand over what the manager kept, once; each is take()'s then, and stays with the manager too.
+void notify_take_kept(void (*take)(void *context, const char *name, int fd), void *context);

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define LOCK_DEADLINE_MS 5000 // then a locked image is refused
@@ -92,31 +93,57 @@ static int run_control(struct control *c, const struct options *o)
 
 #define STATE_FD_NAME "sluice-state"
 
-// Take up what the service manager kept, or begin anew. Nothing without a manager.
-static struct state *open_state(void)
+static const struct keeper_host manager = {.store = notify_store, .forget = notify_forget};
+
+struct kept {
+    struct keeper *keeper;
+    int state_fd; // -1: none
+};
+
+static void take_kept(void *context, const char *name, int fd)
+{
+    struct kept *kept = context;
+    if (strcmp(name, STATE_FD_NAME) == 0 && kept->state_fd < 0)
+        kept->state_fd = fd;
+    else if (kept->keeper)
+        keeper_adopt(kept->keeper, name, fd);
+    else
+        close(fd);
+}
+
+static struct state *begin_state(struct keeper *keeper)
 {
     struct state *s = NULL;
     struct error e;
-    int kept = notify_take(STATE_FD_NAME), err = -ENOENT;
-    notify_close_rest();
-    if (!notify_has_manager())
-        return NULL;
-    if (kept >= 0) {
-        err = state_open(&s, kept, &e);
-        close(kept);
-        if (err == 0)
-            return s;
-        log_warning("%s; sluiced begins anew", e.text);
-        notify_forget(STATE_FD_NAME);
-    }
-    err = state_open(&s, -1, &e);
-    if (err) {
+    if (state_open(&s, -1, keeper, &e) < 0) {
         log_warning("%s; nothing is kept for a restart", e.text);
         return NULL;
     }
-    err = notify_store(STATE_FD_NAME, state_fd(s));
+    int err = notify_store(STATE_FD_NAME, state_fd(s));
     if (err)
         log_warning("the service manager does not keep the state: error %d", -err);
+    return s;
+}
+
+// Take up what the service manager kept, or begin anew. Nothing without a manager.
+static struct state *open_state(struct kept *kept)
+{
+    struct state *s = NULL;
+    struct error e;
+    *kept = (struct kept){.state_fd = -1};
+    if (notify_has_manager())
+        kept->keeper = keeper_open(&manager);
+    notify_take_kept(take_kept, kept);
+    if (!kept->keeper)
+        return NULL;
+    if (kept->state_fd < 0)
+        return begin_state(kept->keeper);
+    if (state_open(&s, kept->state_fd, kept->keeper, &e) < 0) {
+        log_warning("%s; sluiced begins anew", e.text);
+        notify_forget(STATE_FD_NAME);
+        s = begin_state(kept->keeper);
+    }
+    close(kept->state_fd);
     return s;
 }
 
@@ -129,6 +156,7 @@ static int start(const struct options *o, const struct topo *topo)
         return fail(e.text);
     if (o->only_check)
         return EXIT_SUCCESS;
+    struct kept kept;
     struct control_config config = {
         .types = device_table,
         .n_types = device_table_n,
@@ -137,7 +165,7 @@ static int start(const struct options *o, const struct topo *topo)
         .n_cpus = (unsigned)n_cpus,
         .poll = o->poll,
         .drain_ms = CONTROL_DRAIN_MS,
-        .state = open_state(),
+        .state = open_state(&kept),
     };
     struct control *c;
     if (control_open(&c, &config, &e) < 0)
@@ -145,6 +173,7 @@ static int start(const struct options *o, const struct topo *topo)
     int status = run_control(c, o);
     control_close(c);
     state_close(config.state);
+    keeper_close(kept.keeper);
     return status;
 }
 
