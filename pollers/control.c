@@ -205,25 +205,33 @@ int control_remove(struct control *c, const char *name, void (*done)(void *conte
 
 // ---- the end -----------------------------------------------------------------------------
 
-static void report_undrained(const struct control *c, const struct endpoint *p)
+static void report_undrained(const struct endpoint *p)
 {
     for (unsigned i = 0; i < p->device->n_queues; i++) {
         const struct queue *q = &p->device->queues[i];
         if (p->leases[i].at)
-            log_error("%s %s: queue %u did not drain in %u ms: %llu requests in flight",
-                      p->device->type->line.type, p->device->name, i, c->config.drain_ms,
-                      (unsigned long long)endpoint_in_flight(q));
+            log_error("%s %s: queue %u is given up with %llu requests in flight, the oldest for "
+                      "%llu ms",
+                      p->device->type->line.type, p->device->name, i,
+                      (unsigned long long)endpoint_in_flight(q),
+                      (unsigned long long)endpoint_oldest_ms(q));
     }
+}
+
+static void give_up(struct control *c, int result)
+{
+    const struct endpoint *p;
+    TAILQ_FOREACH(p, &c->endpoints, link)
+    report_undrained(p);
+    c->result = result;
+    loop_stop(c->loop);
 }
 
 static void deadline_passed(struct loop_timer *t)
 {
     struct control *c = container_of(t, struct control, deadline);
-    const struct endpoint *p;
-    TAILQ_FOREACH(p, &c->endpoints, link)
-    report_undrained(c, p);
-    c->result = -ETIMEDOUT;
-    loop_stop(c->loop);
+    log_error("sluiced: not drained in %u ms, not waiting any longer", c->config.drain_ms);
+    give_up(c, -ETIMEDOUT);
 }
 
 void control_stop(struct control *c)
@@ -252,8 +260,7 @@ static void signals_ready(struct loop_source *s, uint32_t events)
         return;
     }
     log_warning("sluiced: a second signal, not waiting any longer");
-    c->result = -EINTR;
-    loop_stop(c->loop);
+    give_up(c, -EINTR);
 }
 
 int control_run(struct control *c)

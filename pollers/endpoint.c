@@ -7,6 +7,8 @@
 // until the old front end is gone.
 #include "pollers/endpoint.h"
 
+#include "pollers/cycles.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -455,4 +457,10 @@ uint64_t endpoint_in_flight(const struct queue *q)
     uint64_t n_used = counter_read(&q->stats.n_used); // first: it never overtakes
     uint64_t n_chains = counter_read(&q->stats.n_chains);
     return n_chains > n_used ? n_chains - n_used : 0;
+}
+
+uint64_t endpoint_oldest_ms(const struct queue *q)
+{
+    uint64_t popped_at = ring_oldest(&q->ring), now = cycles_now();
+    return popped_at && now > popped_at ? (now - popped_at) / cycles_per_us() / 1000 : 0;
 }

@@ -95,3 +95,5 @@ enum endpoint_state endpoint_state(const struct endpoint *p);
 
 // [C] Requests of @q that a worker has and has not given back, as far as counters tell.
 uint64_t endpoint_in_flight(const struct queue *q);
+// [C] How long the oldest of them is there; 0: there is none.
+uint64_t endpoint_oldest_ms(const struct queue *q);

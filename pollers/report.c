@@ -101,13 +101,6 @@ static json_t *list_faults(const struct queue *q)
     return faults;
 }
 
-// How long the oldest request that the device has is there.
-static uint64_t oldest_ms(const struct queue *q)
-{
-    uint64_t popped_at = ring_oldest(&q->ring), now = cycles_now();
-    return popped_at && now > popped_at ? (now - popped_at) / cycles_per_us() / 1000 : 0;
-}
-
 static bool waits_to_start(const struct endpoint *p, unsigned index)
 {
     struct session_queue_info info = {0};
@@ -144,7 +137,7 @@ static json_t *show_queue(const struct endpoint *p, unsigned index)
     set_text(object, "fault", info.fault);
     set_number(object, "fault_detail", info.fault_detail);
     set_text(object, "waits_for", info.waits_for);
-    set_number(object, "oldest_ms", oldest_ms(q));
+    set_number(object, "oldest_ms", endpoint_oldest_ms(q));
     set_counters(object, q);
     json_object_set_new(object, "faults_by_name", list_faults(q));
     json_object_set_new(object, "details", report_tell_queue(q));

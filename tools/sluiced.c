@@ -83,9 +83,10 @@ static int run_control(struct control *c, const struct options *o)
         control_stop(c);
         err = control_run(c);
     }
+    // Before the end: the kernel may hold the process until its disks answer.
+    rpc_close(rpc);
     if (err) // queues are still out: their workers cannot be stopped, only ended
         _exit(EXIT_FAILURE);
-    rpc_close(rpc);
     return is_added ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
