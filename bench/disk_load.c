@@ -303,6 +303,29 @@ void disk_load_pace(struct disk_load *l, double per_second, double ticks_per_sec
     pace_start(&l->pace, per_second, ticks_per_second, cycles_now());
 }
 
+static int read_block_back(struct disk_load *l, struct load_disk *ld, uint64_t block,
+                           struct error *e)
+{
+    struct guest_request *r = &ld->queues[0].requests[0];
+    guest_request_prepare(r, VIRTIO_BLK_T_IN, block * l->sectors, l->config.block_bytes,
+                          l->config.form);
+    int64_t len = guest_disk_run(ld->disk, 0, r, e);
+    return len < 0 ? (int)len : verify(l, ld, r, (uint32_t)len, e);
+}
+
+int disk_load_read_back(struct disk_load *l, struct error *e)
+{
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < l->n_disks; i++) {
+        struct load_disk *ld = &l->disks[i];
+        for (uint64_t block = 0; rc == 0 && block < ld->n_blocks; block++) {
+            if (ld->generations[block])
+                rc = read_block_back(l, ld, block, e);
+        }
+    }
+    return rc;
+}
+
 uint64_t disk_load_n_in_flight(const struct disk_load *l)
 {
     uint64_t n = 0;

@@ -59,6 +59,10 @@ int disk_load_turn(struct disk_load *l, uint64_t *n_left, struct error *e);
 // back.
 void disk_load_pace(struct disk_load *l, double per_second, double ticks_per_second);
 
+// With verification, and nothing in flight: read back every block that was ever written and compare
+// it with the ledger. 0, or -errno with the sentence.
+int disk_load_read_back(struct disk_load *l, struct error *e);
+
 uint64_t disk_load_n_in_flight(const struct disk_load *l);
 // What came back so far, of all.
 uint64_t disk_load_n_done(const struct disk_load *l);
