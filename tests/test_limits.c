@@ -81,7 +81,8 @@ static bool control_is_answered(int fd)
     struct pollfd pfd = {.fd = fd, .events = POLLIN};
     if (poll(&pfd, 1, PATIENCE_S * 1000) != 1)
         return false;
-    answer[MAX(recv(fd, answer, sizeof answer - 1, 0), 0)] = '\0';
+    ssize_t n = recv(fd, answer, sizeof answer - 1, 0);
+    answer[MAX(n, 0)] = '\0';
     return strstr(answer, "result") != NULL;
 }
 
