@@ -182,7 +182,8 @@ class Guest:
             *("-object", f"memory-backend-memfd,id=mem,size={self.memory},share=on"),
             *("-machine", "q35,memory-backend=mem", "-m", self.memory + self.slots, "-smp", str(self.cpus)),
             *("-kernel", f"{image}/vmlinuz", "-initrd", self.initrd(image)),
-            *("-append", "console=ttyS0 quiet loglevel=5"),
+            # On a loaded machine an emulated timer is late, which the kernel's check takes for a broken one.
+            *("-append", "console=ttyS0 quiet loglevel=5 no_timer_check"),
             *("-fw_cfg", f"name=opt/org.sluice/script,file={HERE / 'agent.sh'}"),
             *("-serial", f"file:{self.console}"),
             *("-chardev", f"socket,id=agent,fd={agent_fd}", "-serial", "chardev:agent"),

@@ -3,12 +3,15 @@
 """Debian's unmodified kernel does verified disk I/O through sluiced, on every kind of ring."""
 
 import os
+import signal
+import subprocess
 import unittest
 
-from guest import Disk, wait_until
+from guest import TIED, Disk, wait_until
 from host import MIB, Host, make_image, sha256
 
 DIMM = 512 * MIB
+N_CRASHES = 20 if os.environ.get("SLUICE_LONG") else 3  # tools/check --long
 F_RING_PACKED = 34  # VIRTIO 1.3, 6
 
 
@@ -17,6 +20,7 @@ class OneGuest:
 
     queues = 1
     packed = False
+    n_crashes = 2
 
     @classmethod
     def setUpClass(cls):
@@ -164,11 +168,30 @@ class OneGuest:
             self.daemon.kill_busy("main")
             self.daemon.start()
 
-        for disturb in (restart, crash, crash):
+        for disturb in (restart, *[crash] * self.n_crashes):
             with self.subTest(disturb.__name__):
                 self.run_load(self.guest, "/mnt", writers=4, disturb=disturb)
         self.guest.run("forget")
         self.assertEqual(self.guest.run("sums /mnt/files"), sums)
+
+    def test_cache_mode_is_the_guests(self):
+        """Write-through when the guest says so, also over a crash of sluiced; then write-back again."""
+        guest = self.guest
+
+        def check(mode):
+            self.assertEqual(guest.run("cat /sys/block/vda/cache_type"), mode)
+            self.assertEqual(guest.run("cat /sys/block/vda/queue/write_cache"), mode)
+            guest.run("dd if=/dev/urandom of=/tmp/sent bs=64k count=8 status=none")
+            guest.run("dd if=/tmp/sent of=/dev/vda bs=64k oflag=direct status=none")
+            guest.run("dd if=/dev/vda bs=64k count=8 iflag=direct status=none | cmp - /tmp/sent")
+
+        check("write back")
+        for mode in ("write through", "write back"):
+            guest.run(f"echo {mode} >/sys/block/vda/cache_type")
+            check(mode)
+            self.daemon.kill()
+            self.daemon.start()
+            check(mode)
 
     def test_unplug_and_plug(self):
         guest = self.guest
@@ -186,6 +209,7 @@ class Classic1(OneGuest, Host):
 
 class Classic4(OneGuest, Host):
     queues = 4
+    n_crashes = N_CRASHES
 
 
 class Packed1(OneGuest, Host):
@@ -195,6 +219,33 @@ class Packed1(OneGuest, Host):
 class Packed4(OneGuest, Host):
     queues = 4
     packed = True
+    n_crashes = N_CRASHES
+
+
+class HungFile:
+    """A file, over FUSE, whose reads and writes stand still while its server is stopped."""
+
+    def __init__(self, path):
+        self.path = path
+        path.touch()
+        command = [*TIED, "nbdfuse", path, "--command", "nbdkit", "-s", "--exit-with-parent", "memory", str(8 * MIB)]
+        with path.with_suffix(".log").open("wb") as log:
+            self.server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_until(lambda: path.stat().st_size == 8 * MIB or self.server.poll() is not None, what="it is mounted")
+
+    def is_there(self):
+        return self.server.poll() is None
+
+    def hang(self):
+        self.server.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.server.send_signal(signal.SIGCONT)
+
+    def close(self):
+        self.go_on()
+        self.server.terminate()
+        self.server.wait()
 
 
 class TwoGuests(Host):
@@ -205,15 +256,19 @@ class TwoGuests(Host):
         super().setUpClass()
         f = cls.folder
         make_image(f / "large.img", 256 * MIB)
+        cls.hung = HungFile(f / "hung.img")
+        cls.addClassCleanup(cls.hung.close)
         cls.serve(
             f"disk large socket={f}/large.sock file={f}/large.img queues=2",
             f"disk small socket={f}/small.sock ram=64M queues=1",
             f"disk spare socket={f}/spare.sock ram=8M",
             f"disk void socket={f}/void.sock null=1T",
+            # Without FUSE any other disk stands in, which only that one test notices.
+            f"disk hung socket={f}/hung.sock " + (f"file={f}/hung.img" if cls.hung.is_there() else "ram=8M"),
         )
         # Above 2 GiB, q35 memory is two regions with a hole between them.
         cls.large = cls.boot("large", [Disk(f"{f}/large.sock", 2, packed=True)], cpus=2, memory="3G")
-        disks = [Disk(f"{f}/{d}.sock") for d in ("small", "spare", "void")]
+        disks = [Disk(f"{f}/{d}.sock") for d in ("small", "spare", "void", "hung")]
         cls.small = cls.boot("small", disks, most_memory="2G")
 
     def test_one_leaves_while_the_other_works(self):
@@ -231,6 +286,45 @@ class TwoGuests(Host):
         small.start()
         small.run("mount -t ext4 /dev/vda /mnt && dd if=/mnt/load.1 of=/dev/null bs=64k status=none")
         self.assert_healthy(small)
+
+    def test_hung_disk_is_shown_and_waited_for(self):
+        """A guest with a hung disk is stopped: that waits, is shown, and touches nobody else."""
+        if not self.hung.is_there():
+            self.skipTest("nbdfuse cannot mount here")
+        large, small = self.large, self.small
+
+        def shown():
+            device = self.daemon.ctl("show", "hung")
+            return {
+                "in_flight": sum(q["in_flight"] for q in device["queues"]),
+                "oldest_ms": max((q["oldest_ms"] for q in device["queues"]), default=0),
+                "waiting_ms": device["waiting_ms"],
+            }
+
+        read = "dd if=/dev/vdd of=/dev/null bs=64k count=1 iflag=direct status=none"
+        small.run(read)
+        large.run("mkfs.ext4 -q -F /dev/vda && mount -t ext4 /dev/vda /mnt")
+
+        def hang():
+            self.hung.hang()
+            small.run(f"{read} skip=1 >/tmp/said 2>&1 &")
+            wait_until(lambda: shown()["oldest_ms"] > 1000, what="the age of the request is shown")
+            self.assertGreater(shown()["in_flight"], 0)
+            # QEMU itself stands still now, until the ring has stopped.
+            small.control_later("system_reset")
+            wait_until(lambda: shown()["waiting_ms"] > 1000, what="it is shown that the guest waits")
+            self.more_rounds(large)
+            self.assertGreater(shown()["in_flight"], 0)
+
+        self.run_load(large, "/mnt", writers=2, disturb=hang)
+        self.assert_healthy(large)
+        self.hung.go_on()
+        small.control_result("system_reset")
+        small.wait_ready()
+        self.assertEqual(shown(), {"in_flight": 0, "oldest_ms": 0, "waiting_ms": 0})
+        small.run(read)
+        self.assert_healthy(small)
+        large.run("umount /mnt")
 
     def test_memory_comes_and_goes_under_load(self):
         """A DIMM is plugged while there is I/O, which then goes to it, and unplugged again."""

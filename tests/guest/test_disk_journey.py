@@ -9,7 +9,7 @@ from guest import Disk, Guest, wait_until
 from host import MIB, Host, make_image, sha256
 
 SIZE = 128 * MIB
-N_KILLS = 20 if os.environ.get("SLUICE_LONG") else 1
+N_KILLS = 20 if os.environ.get("SLUICE_LONG") else 1  # tools/check --long
 
 
 class Journey:
@@ -49,6 +49,16 @@ class Journey:
             self.daemon.kill_busy("d")
             self.daemon.start()
 
+    def workers_of(self):
+        return [q["worker"] for q in self.daemon.ctl("stats")["queues"] if q["device"] == "d"]
+
+    def move(self):
+        """Both queues to one worker, to the other, and apart."""
+        for words, workers in ((("d", "1"), [1, 1]), (("d", "0"), [0, 0]), (("d:1", "1"), [0, 1])):
+            self.daemon.ctl("move", *words)
+            wait_until(lambda: self.workers_of() == workers, what=f"move {words}")
+            self.more_rounds(self.guest)
+
     def resize(self):
         size = SIZE + 16 * MIB
         self.daemon.ctl("resize", "d", str(size))
@@ -68,7 +78,7 @@ class Journey:
         self.guest.run("mkfs.ext4 -q -F /dev/vda && mount -t ext4 /dev/vda /mnt && make_files /mnt/files")
         sums = self.guest.run("sums /mnt/files")
         self.guest.run("load_start /mnt 2")
-        for step in (self.restart, self.kill, self.resize, self.migrate, self.restart):
+        for step in (self.restart, self.kill, self.move, self.resize, self.migrate, self.move):
             with self.subTest(step.__name__):
                 self.more_rounds(self.guest)
                 step()
