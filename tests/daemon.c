@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/daemon.h"
+
+#include "dataplane/socket.h"
 #include "tests/check.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,7 +69,7 @@ static void manager_path(char out[256])
 static bool try_start(struct daemon *d)
 {
     char program[256], manager[256], control[CHILD_PATH_MAX];
-    char *argv[7 + 2 * DAEMON_LINES_MAX] = {0};
+    char *argv[9 + 2 * DAEMON_LINES_MAX] = {0};
     unsigned n = 0;
     if (d->is_managed) {
         manager_path(manager);
@@ -79,6 +82,10 @@ static bool try_start(struct daemon *d)
     argv[n++] = "--control";
     argv[n++] = control;
     child_path(&d->folder, control, "control");
+    if (d->workers) {
+        argv[n++] = "--workers";
+        argv[n++] = (char *)d->workers;
+    }
     for (unsigned i = 0; i < d->n_lines; i++) {
         argv[n++] = "--add";
         argv[n++] = d->lines[i];
@@ -200,4 +207,24 @@ struct guest_disk *daemon_connect(const struct daemon *d, const char *name, uint
     daemon_socket(d, socket, name);
     check_ok(guest_disk_open(&disk, &c, &e), &e);
     return disk;
+}
+
+json_t *daemon_call(const struct daemon *d, const char *method, const char *params)
+{
+    char path[CHILD_PATH_MAX];
+    struct error e;
+    child_path(&d->folder, path, "control");
+    int fd = unix_connect(path, &e);
+    if (fd < 0)
+        fail_msg("%s", e.text);
+    fcntl(fd, F_SETFL, 0);
+    dprintf(fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"%s\",\"params\":%s}\n", method, params);
+    FILE *in = fdopen(fd, "r");
+    json_t *answer = json_loadf(in, JSON_DISABLE_EOF_CHECK, NULL);
+    fclose(in);
+    json_t *result = json_incref(json_object_get(answer, "result"));
+    if (!result)
+        fail_msg("%s %s: refused: %s", method, params, json_dumps(answer, 0));
+    json_decref(answer);
+    return result;
 }

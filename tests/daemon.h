@@ -7,14 +7,17 @@
 #include "bench/guest_disk.h"
 #include "tests/child.h"
 
+#include <jansson.h>
+
 #define DAEMON_LINES_MAX 80
 #define DAEMON_LINE_MAX  192
 
 struct daemon {
     struct child_folder folder;
-    bool is_managed; // by tests/service_manager.py, which starts it again when it is killed
-    pid_t pid;       // 0: not running; of the manager if there is one
-    int out;         // what it prints
+    const char *workers; // the CPUs that poll; NULL: it chooses
+    bool is_managed;     // by tests/service_manager.py, which starts it again when it is killed
+    pid_t pid;           // 0: not running; of the manager if there is one
+    int out;             // what it prints
     char lines[DAEMON_LINES_MAX][DAEMON_LINE_MAX];
     unsigned n_lines;
 };
@@ -27,7 +30,7 @@ void daemon_close(struct daemon *d);
 void daemon_add_disk(struct daemon *d, const char *name, const char *rest);
 void daemon_add_file_disk(struct daemon *d, const char *name, uint64_t bytes, const char *rest);
 
-// Run it with the lines, on one worker; returns when every socket listens.
+// Run it with the lines; returns when every socket listens.
 void daemon_start(struct daemon *d);
 // SIGTERM; checks that it ends with 0 in time.
 void daemon_stop(struct daemon *d);
@@ -42,6 +45,9 @@ void daemon_wait_kept(const struct daemon *d, unsigned n);
 
 // Managed: SIGKILL to sluiced, and wait until the manager has started another one.
 void daemon_crash(struct daemon *d);
+
+// Ask it; the result. Fails the test if it refuses.
+json_t *daemon_call(const struct daemon *d, const char *method, const char *params);
 
 // The socket of disk @name.
 void daemon_socket(const struct daemon *d, char out[CHILD_PATH_MAX], const char *name);
