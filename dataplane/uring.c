@@ -11,8 +11,9 @@
 // overflows all the same, the kernel keeps the rest and says so (IORING_SQ_CQ_OVERFLOW).
 #define COMPLETIONS (4 * URING_ENTRIES)
 
-// Kernel helper threads of one worker: for disks, and for what can wait without end.
-#define HELPERS_DISK  64
+// Kernel helper threads of one worker: for disks, of which each has a share, and for what can wait
+// without end. They come when they are needed, and go.
+#define HELPERS_DISK  256
 #define HELPERS_OTHER 16
 
 // What a worker may submit and register: a mistake elsewhere reaches no other kernel code.
@@ -26,7 +27,7 @@ static const struct io_uring_restriction allowed[] = {
     {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FALLOCATE},
     {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_TIMEOUT},
     {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_ASYNC_CANCEL},
-    {.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = IOSQE_FIXED_FILE},
+    {.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = IOSQE_FIXED_FILE | IOSQE_ASYNC},
     {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_REGISTER_FILES_UPDATE},
     {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_REGISTER_IOWQ_AFF},
     {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_REGISTER_IOWQ_MAX_WORKERS},

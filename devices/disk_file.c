@@ -46,6 +46,8 @@ static void describe_plain(struct file_queue *f)
     if (i->section)
         f->slow |= 1u << DISK_WRITE;
     f->mask = i->is_direct ? MAX(i->offset_align, i->memory_align) - 1 : 0;
+    // Not even asked: the file system may not answer (FUSE is asked whether it can be polled).
+    f->entry_flags = IOSQE_FIXED_FILE | (i->is_helped ? IOSQE_ASYNC : 0);
     f->patience = i->is_direct && !i->is_helped ? RWF_NOWAIT : 0;
 }
 
@@ -156,7 +158,7 @@ static inline void start_move(struct disk_request *r, uring_done *done, int flag
     if (r->operation == DISK_WRITE && r->queue->is_write_through)
         flags |= RWF_DSYNC;
     sqe->rw_flags = flags;
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= file_of(r->queue)->entry_flags;
 }
 
 void file_zero_rest(struct disk_request *r)

@@ -49,9 +49,10 @@ struct file_list {
 
 struct file_queue {
     // What a plain request is.
-    uint32_t mask;    // no bits of it in addresses, lengths and offset; 0: anything
-    uint8_t slow;     // operations, as bits, that are never plain
-    uint8_t patience; // RWF_NOWAIT, or 0: a plain request may go to a helper by itself
+    uint32_t mask;       // no bits of it in addresses, lengths and offset; 0: anything
+    uint8_t slow;        // operations, as bits, that are never plain
+    uint8_t patience;    // RWF_NOWAIT, or 0: a plain request may go to a helper by itself
+    uint8_t entry_flags; // of reads and writes
     struct image *image;
     unsigned helpers; // that this queue's requests have
     uint8_t free_slots[FILE_SLOTS];
@@ -91,7 +92,7 @@ static inline uint32_t file_left(const struct disk_request *r)
     return r->bytes - r->n_done;
 }
 
-// An entry of the ring for @r. Set IOSQE_FIXED_FILE in what takes a file.
+// An entry of the ring for @r; what takes a file has the queue's entry_flags.
 struct io_uring_sqe *file_entry(struct disk_request *r, uring_done *done);
 
 // What is left of @r has its needs: its next entry.

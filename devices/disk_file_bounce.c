@@ -50,7 +50,7 @@ static void read_slot(struct disk_request *r, uring_done *done, uint32_t bytes)
 {
     struct io_uring_sqe *sqe = file_entry(r, done);
     io_uring_prep_read(sqe, r->queue->file_slot, slot_of(r), bytes, file_position(r) - depth_of(r));
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= file_of(r->queue)->entry_flags;
 }
 
 static void write_slot(struct disk_request *r, uring_done *done, uint32_t bytes)
@@ -59,7 +59,7 @@ static void write_slot(struct disk_request *r, uring_done *done, uint32_t bytes)
     io_uring_prep_write(sqe, r->queue->file_slot, slot_of(r), bytes,
                         file_position(r) - depth_of(r));
     sqe->rw_flags = r->queue->is_write_through ? RWF_DSYNC : 0;
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= file_of(r->queue)->entry_flags;
 }
 
 // ---- whole blocks ------------------------------------------------------------------------

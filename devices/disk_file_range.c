@@ -62,7 +62,7 @@ static void allocate(struct disk_request *r, uring_done *done, int mode, uint32_
     struct io_uring_sqe *sqe = file_entry(r, done);
     io_uring_prep_fallocate(sqe, r->queue->file_slot, mode | FALLOC_FL_KEEP_SIZE,
                             (off_t)file_position(r), bytes);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= file_of(r->queue)->entry_flags;
 }
 
 static void write_zeros(struct disk_request *r, uint32_t bytes)
@@ -71,14 +71,14 @@ static void write_zeros(struct disk_request *r, uint32_t bytes)
     io_uring_prep_write(sqe, r->queue->file_slot, zeros, MIN(bytes, sizeof(zeros)),
                         file_position(r));
     sqe->rw_flags = r->queue->is_write_through ? RWF_DSYNC : 0;
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= file_of(r->queue)->entry_flags;
 }
 
 static void make_stable(struct disk_request *r)
 {
     struct io_uring_sqe *sqe = file_entry(r, zeros_stable);
     io_uring_prep_fsync(sqe, r->queue->file_slot, IORING_FSYNC_DATASYNC);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= file_of(r->queue)->entry_flags;
 }
 
 // Up to the next whole unit, or to the range's end.

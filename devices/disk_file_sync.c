@@ -36,7 +36,7 @@ void file_sync(struct disk_request *r)
         file_list_add(f, &f->joined, other);
     struct io_uring_sqe *sqe = file_entry(r, synced);
     io_uring_prep_fsync(sqe, r->queue->file_slot, IORING_FSYNC_DATASYNC);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= file_of(r->queue)->entry_flags;
 }
 
 void file_flush(struct disk_request *r)

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/child.h"
 #include "tests/disk_folder.h"
+#include "tests/fuse_disk.h"
 
 #include <string.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
-#include <sys/stat.h>
 
 enum { OK = VIRTIO_BLK_S_OK, IOERR = VIRTIO_BLK_S_IOERR };
 
@@ -77,47 +74,14 @@ static void truncated_guest_memory_is_an_error(void **state)
     }
 }
 
-// A disk whose reads and writes fail while the file "broken" exists.
-static pid_t start_failing_disk(void)
-{
-    char *const argv[] = {"nbdfuse",
-                          "failing",
-                          "--command",
-                          "nbdkit",
-                          "-s",
-                          "--exit-with-parent",
-                          "--filter=error",
-                          "memory",
-                          "1M",
-                          "error=EIO",
-                          "error-rate=100%",
-                          "error-file=broken",
-                          NULL};
-    return child_start(argv);
-}
-
-static bool is_served(pid_t pid, const char *path)
-{
-    time_t deadline = time(NULL) + 60;
-    struct stat st;
-    while (stat(path, &st) || st.st_size != 1 << 20) {
-        if (waitpid(pid, NULL, WNOHANG) == pid || time(NULL) > deadline)
-            return false;
-        usleep(1000);
-    }
-    return true;
-}
-
 static void eio_is_an_error_and_passes(void **state)
 {
     (void)state;
     static uint8_t data[4096], found[4096];
-    disk_make_file("failing", 0);
-    pid_t pid = start_failing_disk();
-    if (!is_served(pid, "failing")) {
-        print_message("skipped: nbdfuse and nbdkit are not there, or may not mount\n");
-        skip();
-    }
+    // Reads and writes fail while the file "broken" exists.
+    static const char *const filter[] = {"--filter=error", "error=EIO", "error-rate=100%",
+                                         "error-file=broken", NULL};
+    pid_t pid = fuse_disk_start("failing", filter);
     struct disk_rig d;
     disk_rig_open(&d, "disk d socket=/unused file=failing", rig_layouts[0]);
     disk_pattern(data, sizeof(data), 8, 1);
@@ -133,7 +97,7 @@ static void eio_is_an_error_and_passes(void **state)
     assert_int_equal(disk_rig_write(&d, 512, data, sizeof(data)), OK);
     assert_int_equal(disk_rig_read(&d, 1024, found, sizeof(found)), OK);
     disk_rig_close(&d);
-    child_stop(pid, 60); // it unmounts
+    fuse_disk_stop(pid);
 }
 
 int main(void)
