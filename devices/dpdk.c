@@ -130,6 +130,12 @@ static enum queue_rest dpdk_rest(struct queue *q)
     return is_reader(q) ? QUEUE_STAYS : QUEUE_SLEEPS;
 }
 
+static void dpdk_tell(const struct port *p, struct describer *to)
+{
+    const struct dpdk *dpdk = (const struct dpdk *)p;
+    to->number(to, "frame_bytes_max", dpdk->frame_bytes);
+}
+
 const struct port_type dpdk_port = {
     .key = "dpdk",
     .bytes = sizeof(struct dpdk),
@@ -142,4 +148,5 @@ const struct port_type dpdk_port = {
     .lane_enter = dpdk_lane_enter,
     .settle = dpdk_settle,
     .rest = dpdk_rest,
+    .tell = dpdk_tell,
 };

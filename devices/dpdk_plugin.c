@@ -51,22 +51,24 @@ struct dpdk_nic {
 
 // ---- what DPDK says ----------------------------------------------------------------------
 
-static char last_words[256]; // its last line: the reason of a failure, as a rule
+static char first_words[256]; // its first line since it was asked to do something: why it failed
 
 static ssize_t hear(void *cookie, const char *text, size_t bytes)
 {
     (void)cookie;
-    size_t n = MIN(bytes, sizeof(last_words) - 1);
-    memcpy(last_words, text, n);
-    last_words[n] = '\0';
-    last_words[strcspn(last_words, "\n")] = '\0';
+    if (first_words[0])
+        return (ssize_t)bytes;
+    size_t n = MIN(bytes, sizeof(first_words) - 1);
+    memcpy(first_words, text, n);
+    first_words[n] = '\0';
+    first_words[strcspn(first_words, "\n")] = '\0';
     return (ssize_t)bytes;
 }
 
 static int refuse(struct error *why, int code, const char *what)
 {
-    if (last_words[0])
-        return error_set(why, code, "%s: %s (DPDK: %s)", what, strerror(code), last_words);
+    if (first_words[0])
+        return error_set(why, code, "%s: %s (DPDK: %s)", what, strerror(code), first_words);
     return error_set(why, code, "%s: %s", what, strerror(code));
 }
 
@@ -250,7 +252,7 @@ static int probe(struct dpdk_nic *nic, const char *devargs, struct error *why)
 {
     if (find_port(devargs, &nic->port) == 0)
         return error_set(why, EBUSY, "another port has this device");
-    last_words[0] = '\0';
+    first_words[0] = '\0';
     int err = rte_dev_probe(devargs);
     if (!err)
         err = find_port(devargs, &nic->port);

@@ -53,6 +53,7 @@ struct port_type {
     int (*notify)(struct device *d, enum device_event event, uint64_t value, struct error *e);
     void (*queue_notify)(struct queue *q, enum device_event event, uint64_t value);
     void (*config_read)(struct device *d);
+    void (*tell)(const struct port *p, struct describer *to);
     // [any worker] Optional; default: by frame_hash(). Which receive queue takes @f, below @n.
     unsigned (*spread)(const struct port *p, const struct frame *f, unsigned n);
 };

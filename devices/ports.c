@@ -199,6 +199,13 @@ static void port_tell_queue(const struct queue *q, struct describer *to)
     to->close(to);
 }
 
+static void port_tell(const struct device *d, struct describer *to)
+{
+    const struct port *p = d->priv;
+    if (p->type->tell)
+        p->type->tell(p, to);
+}
+
 // ---- the type ----------------------------------------------------------------------------
 
 #define OTHER_END 1 // one_of: exactly one port type
@@ -276,4 +283,5 @@ const struct device_type port_device = {
     .queue_notify = port_queue_notify,
     .config_read = port_config_read,
     .tell_queue = port_tell_queue,
+    .tell = port_tell,
 };

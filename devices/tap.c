@@ -251,6 +251,17 @@ static enum queue_rest tap_rest(struct queue *q)
     return is_reader(q) ? tap_reader_rest(q) : QUEUE_SLEEPS;
 }
 
+// It goes when somebody deletes it, and does not come back by itself.
+static void tap_tell(const struct port *p, struct describer *to)
+{
+    const struct tap *tap = (const struct tap *)p;
+    int code = atomic_load(&tap->error);
+    if (code == EBADFD)
+        to->text(to, "interface", "deleted: remove the port and add it again");
+    else
+        to->text(to, "interface", code ? strerror(code) : "open");
+}
+
 const struct port_type tap_port = {
     .key = "tap",
     .bytes = sizeof(struct tap),
@@ -264,4 +275,5 @@ const struct port_type tap_port = {
     .lane_leave = tap_lane_leave,
     .settle = tap_settle,
     .rest = tap_rest,
+    .tell = tap_tell,
 };

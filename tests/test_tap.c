@@ -6,6 +6,7 @@
 
 #include "devices/offload.h"
 #include "devices/tap_internal.h"
+#include "dataplane/describe.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -561,6 +562,17 @@ static void test_down_and_up(void **state)
     port_rig_remove(0);
 }
 
+struct hearer {
+    struct describer to;
+    char *text;
+};
+
+static void hear(struct describer *to, const char *name, const char *text)
+{
+    assert_string_equal(name, "interface");
+    strcat(container_of(to, struct hearer, to)->text, text);
+}
+
 // The interface goes: frames for it are counted, nothing spins, and the port can be removed.
 static void test_deleted(void **state)
 {
@@ -573,6 +585,10 @@ static void test_deleted(void **state)
     assert_true(has_dropped_more(NULL));
     port_rig_until(is_asleep, NULL);
     assert_int_equal(atomic_load(&tap(0)->error), EBADFD);
+    char told[64] = "";
+    struct hearer h = {.to.text = hear, .text = told};
+    port_rig.ports[0].port->type->tell(port_rig.ports[0].port, &h.to);
+    assert_non_null(strstr(told, "deleted"));
     assert_int_equal(port_rig.lane.uring.n_in_flight, 0);
     port_rig_remove(0);
 }
