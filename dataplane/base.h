@@ -65,6 +65,11 @@ static inline void guest_store32(uint32_t *p, uint32_t v)
     __atomic_store_n(p, v, __ATOMIC_RELAXED);
 }
 
+static inline void guest_store64(uint64_t *p, uint64_t v)
+{
+    __atomic_store_n(p, v, __ATOMIC_RELAXED);
+}
+
 static inline void guest_store16_release(uint16_t *p, uint16_t v)
 {
     __atomic_store_n(p, v, __ATOMIC_RELEASE);

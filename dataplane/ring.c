@@ -73,6 +73,7 @@ static size_t lay_out(struct ring *r, uint8_t *block)
     r->slots = carve(block, &used, r->size * sizeof(*r->slots));
     r->staged = carve(block, &used, r->size * sizeof(*r->staged));
     r->order = carve(block, &used, (r->order_mask + 1) * sizeof(*r->order));
+    r->marks = carve(block, &used, r->size * sizeof(*r->marks));
     r->replay = carve(block, &used, r->size * sizeof(*r->replay));
     r->large_free = carve(block, &used, RING_LARGE_MAX * sizeof(*r->large_free));
     r->large = carve(block, &used, sizeof(struct iovec) * RING_LARGE_MAX * RING_SEGS_MAX);
@@ -137,6 +138,7 @@ int ring_start(struct ring *r, const struct ring_config *config, const struct me
         .is_packed = features & VIRTIO_BIT(VIRTIO_F_RING_PACKED),
         .has_event_idx = features & VIRTIO_BIT(VIRTIO_F_EVENT_IDX),
         .has_indirect = features & VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC),
+        .epoch = 1,
         .is_ordered = (features & VIRTIO_BIT(VIRTIO_F_IN_ORDER)) || !config->inflight,
         .notify_once = true,
         .order_mask = round_up_power(config->size) - 1,
@@ -370,13 +372,17 @@ static void log_chains(struct ring *r)
     }
 }
 
-bool ring_publish(struct ring *r)
+void ring_count_publication(struct ring *r, uint32_t n, uint64_t bytes, bool notify)
 {
-    if (r->is_ordered)
-        stage_prefix(r);
+    r->notify_once = false;
+    counter_add(&r->stats->n_used, n);
+    counter_add(&r->stats->n_bytes_in, bytes);
+    counter_add(notify ? &r->stats->n_notify : &r->stats->n_suppressed, 1);
+}
+
+static bool publish_staged(struct ring *r)
+{
     uint32_t n = r->n_staged;
-    if (n == 0)
-        return false;
     if (unlikely(r->log))
         log_chains(r);
     bool notify = false;
@@ -396,11 +402,16 @@ bool ring_publish(struct ring *r)
     if (unlikely(r->fault))
         return false;
     notify |= r->notify_once;
-    r->notify_once = false;
-    counter_add(&r->stats->n_used, n);
-    counter_add(&r->stats->n_bytes_in, bytes);
-    counter_add(notify ? &r->stats->n_notify : &r->stats->n_suppressed, 1);
+    ring_count_publication(r, n, bytes, notify);
     return notify;
+}
+
+bool ring_publish(struct ring *r)
+{
+    bool notify = r->n_spent && ring_reveal(r); // it came first
+    if (r->is_ordered)
+        stage_prefix(r);
+    return r->n_staged ? publish_staged(r) | notify : notify;
 }
 
 // ---- notifications by the driver ---------------------------------------------------------

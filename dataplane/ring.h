@@ -141,6 +141,24 @@ unsigned ring_pop(struct ring *r, struct chain *out[], unsigned max);
 // ring_publish(). Never touches guest memory.
 static inline void ring_push(struct ring *r, struct chain *c, uint32_t used_len);
 
+// A chain as plain as can be: one descriptor of the ring, in one region.
+struct ring_plain {
+    uint8_t *at;
+    uint32_t bytes;
+    uint16_t id;
+};
+
+// [W] The next chains as long as they are plain, at most @max (RING_BATCH_MAX): all writable or all
+// readable. They are only looked at. 0 also whenever ring_pop() has to be asked: the next chain is
+// not plain or wrong, something is in flight, a record or a log is kept. For devices that are done
+// with a chain before they look at the next: no slot is touched.
+unsigned ring_peek(struct ring *r, struct ring_plain out[], unsigned max, bool is_writable);
+
+// [W] The first @n chains that ring_peek() returned are used, with these lengths (NULL: 0): as if
+// popped and pushed. ring_publish() makes it visible.
+void ring_spend(struct ring *r, const struct ring_plain plain[], const uint32_t lengths[],
+                unsigned n);
+
 // [W] As if the last @n chains had not been popped: @chains has them in pop order, and none was
 // pushed. Only for rings without an in-flight record.
 void ring_unpop(struct ring *r, struct chain *const chains[], unsigned n);
@@ -208,6 +226,13 @@ struct ring {
     uint16_t *order; // ordered rings: ids in pop order, a circle
     uint32_t order_mask;
     uint32_t order_head, order_tail; // free running: oldest popped, next popped
+
+    // Used by ring_spend(), not visible yet.
+    uint32_t n_spent;
+    uint32_t epoch;       // of marks: since ring_publish()
+    uint32_t *marks;      // by id: the epoch in which it was spent
+    uint64_t spent_bytes; // sum of the lengths
+    uint64_t spent_word;  // packed: what the first descriptor gets last
 
     uint64_t counter;     // pops so far, for the in-flight record
     uint16_t record_free; // packed: first free entry of the record

@@ -23,6 +23,10 @@ bool ring_split_map(struct ring *r, const struct mem *m);
 unsigned ring_split_pop(struct ring *r, struct chain *out[], unsigned max);
 enum gather ring_split_replay(struct ring *r, uint16_t entry, struct chain **out);
 bool ring_split_publish(struct ring *r);
+unsigned ring_split_peek(struct ring *r, struct ring_plain out[], unsigned max, bool is_writable);
+void ring_split_spend(struct ring *r, const struct ring_plain plain[], const uint32_t lengths[],
+                      unsigned n);
+bool ring_split_reveal(struct ring *r);
 bool ring_split_has_work(const struct ring *r);
 void ring_split_want_kicks(struct ring *r, bool wanted);
 uint32_t ring_split_base(const struct ring *r);
@@ -34,9 +38,21 @@ unsigned ring_packed_pop(struct ring *r, struct chain *out[], unsigned max);
 enum gather ring_packed_replay(struct ring *r, uint16_t entry, struct chain **out);
 void ring_packed_retreat(struct ring *r, uint32_t n_descs);
 bool ring_packed_publish(struct ring *r);
+unsigned ring_packed_peek(struct ring *r, struct ring_plain out[], unsigned max, bool is_writable);
+void ring_packed_spend(struct ring *r, const struct ring_plain plain[], const uint32_t lengths[],
+                       unsigned n);
+bool ring_packed_reveal(struct ring *r);
 bool ring_packed_has_work(const struct ring *r);
 void ring_packed_want_kicks(struct ring *r, bool wanted);
 uint32_t ring_packed_base(const struct ring *r);
+
+// ---- publishing --------------------------------------------------------------------------
+
+// What ring_spend() used becomes visible. True if the driver must be notified.
+bool ring_reveal(struct ring *r);
+
+// @n chains, with @bytes written, are visible.
+void ring_count_publication(struct ring *r, uint32_t n, uint64_t bytes, bool notify);
 
 // ---- building a chain --------------------------------------------------------------------
 
@@ -71,6 +87,27 @@ static inline enum gather ring_gather(struct ring *r, struct chain *c, uint64_t 
 // The indirect table at [@addr, @addr + @len) as one piece of our memory; its number of entries
 // in *@n. NULL: faulted (2.7.5.3, 2.8.7).
 const void *ring_indirect(struct ring *r, uint64_t addr, uint32_t len, uint32_t *n);
+
+// The one piece of our memory that a plain chain is. False: it is not plain, or wrong.
+static inline bool ring_plain_at(struct ring *r, uint64_t addr, uint32_t len,
+                                 struct ring_plain *out)
+{
+    uint64_t run = len;
+    out->at = mem_at(r->mem, &r->hint, addr, &run);
+    out->bytes = len;
+    return out->at && run == len && len;
+}
+
+// Note that @id is used; false, and faulted, if it already is (2.7.13).
+static inline bool ring_mark(struct ring *r, uint16_t id)
+{
+    if (unlikely(r->marks[id] == r->epoch)) {
+        ring_fault(r, RING_DUP_HEAD, id);
+        return false;
+    }
+    r->marks[id] = r->epoch;
+    return true;
+}
 
 // Start a chain in slot @id. The slot is free.
 static inline struct chain *ring_begin(struct ring *r, uint16_t id)

@@ -286,6 +286,55 @@ enum gather ring_packed_replay(struct ring *r, uint16_t entry, struct chain **ou
     return result;
 }
 
+// ---- plain chains ------------------------------------------------------------------------
+
+unsigned ring_packed_peek(struct ring *r, struct ring_plain out[], unsigned max, bool is_writable)
+{
+    const uint16_t wanted = is_writable ? PACKED_DESC_WRITE : 0;
+    const uint16_t flags = PACKED_DESC_WRITE | PACKED_DESC_NEXT | PACKED_DESC_INDIRECT;
+    uint16_t position = r->next_avail;
+    bool wrap = r->avail_wrap;
+    for (unsigned i = 0; i < max; i++) {
+        struct packed_desc d = snapshot_of(&desc_ring(r)[position]);
+        out[i].id = d.id;
+        if (!is_available(d.flags, wrap) || (d.flags & flags) != wanted || d.id >= r->size ||
+            !ring_plain_at(r, d.addr, d.len, &out[i]))
+            return i;
+        advance(r, &position, &wrap, 1);
+    }
+    return max;
+}
+
+// Length, id and flags of a used descriptor: one word of it.
+static inline uint64_t used_word(uint16_t id, uint32_t len, bool wrap)
+{
+    uint64_t flags =
+        (wrap ? PACKED_DESC_AVAIL | PACKED_DESC_USED : 0) | (len ? PACKED_DESC_WRITE : 0); // 2.8.4
+    return len | (uint64_t)id << 32 | flags << 48;
+}
+
+static inline uint64_t *word_at(struct ring *r, uint16_t position)
+{
+    return (uint64_t *)(void *)&desc_ring(r)[position].len;
+}
+
+// Nothing is in flight, so each is used in its own place. The first of all stays as it is until
+// ring_packed_reveal(): the driver looks at that one first.
+void ring_packed_spend(struct ring *r, const struct ring_plain plain[], const uint32_t lengths[],
+                       unsigned n)
+{
+    bool is_first = r->n_spent == 0;
+    for (unsigned i = 0; i < n && ring_mark(r, plain[i].id); i++) {
+        uint64_t word = used_word(plain[i].id, lengths ? lengths[i] : 0, r->avail_wrap);
+        if (unlikely(is_first))
+            r->spent_word = word;
+        else
+            guest_store64(word_at(r, r->next_avail), word);
+        is_first = false;
+        advance(r, &r->next_avail, &r->avail_wrap, 1);
+    }
+}
+
 // ---- publish -----------------------------------------------------------------------------
 
 static uint16_t used_flags(const struct chain *c, bool wrap)
@@ -370,6 +419,14 @@ bool ring_packed_publish(struct ring *r)
     if (r->record)
         settle(r);
     return driver_wants_to_know(r, n_descs);
+}
+
+bool ring_packed_reveal(struct ring *r)
+{
+    uint64_t *first = word_at(r, r->next_used);
+    advance(r, &r->next_used, &r->used_wrap, r->n_spent);
+    __atomic_store_n(first, r->spent_word, __ATOMIC_RELEASE); // 2.8.6
+    return driver_wants_to_know(r, r->n_spent);
 }
 
 // ---- notifications by the driver ---------------------------------------------------------

@@ -157,7 +157,7 @@ enum gather ring_split_replay(struct ring *r, uint16_t head, struct chain **out)
 }
 
 // Read up to @max heads; the table's lines and the slots' are on their way afterwards.
-static inline unsigned read_heads(struct ring *r, uint16_t heads[], unsigned max)
+static inline unsigned read_heads(struct ring *r, uint16_t heads[], unsigned max, bool with_slots)
 {
     const struct split_avail *avail = avail_ring(r);
     uint16_t n = (uint16_t)(guest_load16_acquire(&avail->idx) - r->next_avail);
@@ -175,7 +175,8 @@ static inline unsigned read_heads(struct ring *r, uint16_t heads[], unsigned max
             return i;
         }
         __builtin_prefetch(&desc_table(r)[heads[i]]);
-        __builtin_prefetch(&r->slots[heads[i]], 1);
+        if (with_slots)
+            __builtin_prefetch(&r->slots[heads[i]], 1);
     }
     return n;
 }
@@ -197,7 +198,7 @@ unsigned ring_split_pop(struct ring *r, struct chain *out[], unsigned max)
 {
     uint16_t heads[RING_BATCH_MAX];
     struct snapshot firsts[RING_BATCH_MAX];
-    unsigned n = read_heads(r, heads, max), done = 0;
+    unsigned n = read_heads(r, heads, max, true), done = 0;
     read_firsts(r, heads, firsts, n);
     for (; done < n; done++) {
         enum gather result = build(r, heads[done], firsts[done], &out[done]);
@@ -212,6 +213,36 @@ unsigned ring_split_pop(struct ring *r, struct chain *out[], unsigned max)
     }
     r->next_avail = (uint16_t)(r->next_avail + done);
     return done;
+}
+
+// ---- plain chains ------------------------------------------------------------------------
+
+unsigned ring_split_peek(struct ring *r, struct ring_plain out[], unsigned max, bool is_writable)
+{
+    const uint16_t wanted = is_writable ? SPLIT_DESC_WRITE : 0;
+    const uint16_t flags = SPLIT_DESC_WRITE | SPLIT_DESC_NEXT | SPLIT_DESC_INDIRECT;
+    uint16_t heads[RING_BATCH_MAX];
+    unsigned n = read_heads(r, heads, max, false);
+    for (unsigned i = 0; i < n; i++) {
+        struct snapshot d = snapshot_of(&desc_table(r)[heads[i]]);
+        out[i].id = heads[i];
+        if (unlikely((d.flags & flags) != wanted || !ring_plain_at(r, d.addr, d.len, &out[i])))
+            return i;
+    }
+    return n;
+}
+
+void ring_split_spend(struct ring *r, const struct ring_plain plain[], const uint32_t lengths[],
+                      unsigned n)
+{
+    struct split_used *used = used_ring(r);
+    uint16_t at = (uint16_t)(r->next_used + r->n_spent);
+    for (unsigned i = 0; i < n && ring_mark(r, plain[i].id); i++, at++) {
+        struct split_used_elem *elem = &used->ring[at & (r->size - 1)];
+        guest_store32(&elem->id, plain[i].id);
+        guest_store32(&elem->len, lengths ? lengths[i] : 0);
+    }
+    r->next_avail = (uint16_t)(r->next_avail + n);
 }
 
 // ---- publish -----------------------------------------------------------------------------
@@ -249,6 +280,14 @@ bool ring_split_publish(struct ring *r)
     if (r->record)
         inflight_split_settle(r->record, r->staged, r->n_staged, r->next_used);
     ring_log(r, &used->idx, sizeof(used->idx));
+    return driver_wants_to_know(r, old);
+}
+
+bool ring_split_reveal(struct ring *r)
+{
+    uint16_t old = r->next_used;
+    r->next_used = (uint16_t)(old + r->n_spent);
+    guest_store16_release(&used_ring(r)->idx, r->next_used); // 2.7.8.2
     return driver_wants_to_know(r, old);
 }
 
