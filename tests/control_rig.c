@@ -116,8 +116,8 @@ unsigned rig_drain_ms;
 
 const char *rig_path_of(const char *name)
 {
-    static char paths[4][64];
-    static unsigned next;
+    static __thread char paths[4][64];
+    static __thread unsigned next;
     char *path = paths[next++ % ARRAY_LEN(paths)];
     snprintf(path, sizeof(paths[0]), "%s/%s", folder, name);
     return path;
