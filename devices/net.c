@@ -106,7 +106,7 @@ void net_update_receivers(struct net *net)
 static void count_ready(struct net *net)
 {
     unsigned n = 0;
-    while (n < net->n_pairs && net->is_started[2 * n])
+    while (n < net->n_pairs && net->is_receiving[n])
         n++;
     atomic_store(&net->n_ready, n);
     net_update_receivers(net);
@@ -207,7 +207,7 @@ static int net_queue_start(struct queue *q, struct error *e)
     net->n_started++;
     if (role == NET_RECEIVE) {
         net->port.receivers[q->index / 2] = q;
-        net->is_started[q->index] = true;
+        net->is_receiving[q->index / 2] = true;
         count_ready(net);
     }
     return 0;
@@ -216,9 +216,10 @@ static int net_queue_start(struct queue *q, struct error *e)
 static void net_queue_stop(struct queue *q)
 {
     struct net *net = net_of(q);
+    const struct net_queue *nq = q->priv;
     net->n_started--;
-    if (net->is_started[q->index]) {
-        net->is_started[q->index] = false;
+    if (nq->role == NET_RECEIVE) {
+        net->is_receiving[q->index / 2] = false;
         count_ready(net);
     }
     free(q->priv);

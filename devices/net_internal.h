@@ -31,11 +31,11 @@ struct net {
     struct port port; // first
     unsigned n_pairs; // the line's
 
-    // [C] Which queues are started.
-    bool is_started[2 * NET_PAIRS_MAX + 1];
-    unsigned n_started;
-    _Atomic unsigned n_ready; // the first so many receive queues are
-    bool has_met;             // a driver with a control queue
+    // [C]
+    bool is_receiving[NET_PAIRS_MAX]; // the pair's receive queue is started
+    unsigned n_started;               // queues
+    _Atomic unsigned n_ready;         // the first so many receive queues are
+    bool has_met;                     // a driver with a control queue
 
     // The driver's.
     _Atomic unsigned n_wanted;      // pairs

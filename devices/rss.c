@@ -41,7 +41,7 @@ static uint32_t toeplitz(const struct rss *r, const uint8_t *input, unsigned byt
     uint8_t key[RSS_KEY_BYTES + 8] = {0};
     for (unsigned i = 0; i < ARRAY_LEN(r->key); i++) {
         uint64_t word = atomic_load_explicit(&r->key[i], memory_order_relaxed);
-        memcpy(key + 8 * i, &word, sizeof(word));
+        memcpy(key + 8ul * i, &word, sizeof(word));
     }
     uint32_t hash = 0;
     for (unsigned i = 0; i < bytes; i++) {
@@ -140,7 +140,7 @@ uint32_t rss_hash(const struct rss *r, const struct frame *f, uint16_t *report)
         return 0;
     memcpy(tuple, p.addresses, p.address_bytes);
     unsigned n = p.address_bytes;
-    if (*report != kind->ip_report) {
+    if (p.ports && *report != kind->ip_report) {
         memcpy(tuple + n, p.ports, 4);
         n += 4;
     }
