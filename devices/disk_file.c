@@ -192,7 +192,9 @@ enum disk_result file_advance(struct disk_request *r, int result)
         return DISK_OK;
     }
     r->n_done -= rest;
-    return (uint32_t)result > rest ? DISK_LATER : DISK_FAILED;
+    if ((uint32_t)result > rest)
+        return DISK_LATER;
+    return result ? file_error(r, -EAGAIN) : DISK_FAILED; // takes nothing, and does not say why
 }
 
 static uring_done plain_done, moved_done;
