@@ -2,7 +2,7 @@
 // switch_internal.h - what the files of the switch share.
 //
 // switch.c opens and closes, attaches and detaches; switch_learn.c keeps the addresses;
-// switch_forward.c is the workers' part; switch_tell.c says how it stands.
+// switch_forward.c and switch_flood.c are the workers' part; switch_tell.c says how it stands.
 #pragma once
 
 #include "devices/exchange.h"

@@ -8,16 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-_Atomic unsigned rig_n_frames;
+_Atomic unsigned hub_n_frames;
 
 // ---- the switch --------------------------------------------------------------------------
 
-void rig_open(struct switch_rig *r, unsigned n_lanes)
+void hub_open(struct hub *r, unsigned n_lanes)
 {
     static const struct line_schema *const schemas[] = {&switch_device.line};
     struct line *l;
     struct error e;
-    *r = (struct switch_rig){.now_ms = 1000000};
+    *r = (struct hub){.now_ms = 1000000};
     r->lanes = calloc(1, sizeof(*r->lanes) + n_lanes * sizeof(r->lanes->lanes[0]));
     r->lanes->n = n_lanes;
     for (unsigned i = 0; i < n_lanes; i++) {
@@ -36,7 +36,7 @@ void rig_open(struct switch_rig *r, unsigned n_lanes)
     switch_device.tick(r->device, r->now_ms);
 }
 
-void rig_close(struct switch_rig *r)
+void hub_close(struct hub *r)
 {
     struct error e;
     check_ok(switch_device.busy(r->device, &e), &e);
@@ -50,10 +50,10 @@ void rig_close(struct switch_rig *r)
     for (unsigned i = 0; i < r->lanes->n; i++)
         free(r->lanes->lanes[i]);
     free(r->lanes);
-    assert_int_equal(rig_n_frames, 0);
+    assert_int_equal(hub_n_frames, 0);
 }
 
-void rig_turn(struct switch_rig *r, uint64_t ms)
+void hub_turn(struct hub *r, uint64_t ms)
 {
     for (unsigned i = 0; i < r->lanes->n; i++) {
         r->lanes->lanes[i]->now++;
@@ -71,21 +71,21 @@ static struct lane *lane_of(const struct queue *q)
     return u ? container_of(u, struct lane, uring) : NULL;
 }
 
-static void note(struct rig_port *p, const struct queue *q, const struct frame *f)
+static void note(struct hub_port *p, const struct queue *q, const struct frame *f)
 {
-    struct rig_note *n = &p->notes[p->n_notes++ % p->n_notes_max];
-    *n = (struct rig_note){.queue = q->index, .vlan = f->vlan, .bytes = f->bytes};
+    struct hub_note *n = &p->notes[p->n_notes++ % p->n_notes_max];
+    *n = (struct hub_note){.queue = q->index, .vlan = f->vlan, .bytes = f->bytes};
     frame_copy(f, 0, n->head, sizeof(n->head));
 }
 
-static void rig_deliver(struct queue *to, struct frame *const frames[], unsigned n)
+static void hub_deliver(struct queue *to, struct frame *const frames[], unsigned n)
 {
-    struct rig_port *p = (struct rig_port *)port_of(to);
+    struct hub_port *p = (struct hub_port *)port_of(to);
     p->n_deliveries++;
     for (unsigned i = 0; i < n; i++) {
         note(p, to, frames[i]);
         if (p->holds) {
-            assert_true(p->n_held < RIG_HELD_MAX);
+            assert_true(p->n_held < HUB_HELD_MAX);
             p->held_on[p->n_held] = lane_of(to);
             p->held[p->n_held++] = frames[i];
         } else {
@@ -94,24 +94,24 @@ static void rig_deliver(struct queue *to, struct frame *const frames[], unsigned
     }
 }
 
-static const struct port_type rig_type = {.key = "rig", .deliver = rig_deliver};
+static const struct port_type hub_type = {.key = "hub", .deliver = hub_deliver};
 
-void rig_place(struct rig_port *p, unsigned i, struct lane *lane)
+void hub_place(struct hub_port *p, unsigned i, struct lane *lane)
 {
     p->queues[i].lane = lane;
     atomic_store(&p->queues[i].uring, lane ? &lane->uring : NULL);
 }
 
-struct rig_port *rig_new_port(struct switch_rig *r, const char *name, unsigned n, uint16_t vlan,
+struct hub_port *hub_new_port(struct hub *r, const char *name, unsigned n, uint16_t vlan,
                               const char *mac)
 {
-    struct rig_port *p = aligned_alloc(CACHE_LINE, (sizeof(*p) + 63) / 64 * 64);
+    struct hub_port *p = aligned_alloc(CACHE_LINE, (sizeof(*p) + 63) / 64 * 64);
     memset(p, 0, sizeof(*p));
     snprintf(p->name, sizeof(p->name), "%s", name);
     p->device = (struct device){.name = p->name, .queues = p->queues, .n_queues = (uint16_t)n};
     p->device.priv = &p->port;
     p->port = (struct port){
-        .type = &rig_type,
+        .type = &hub_type,
         .device = &p->device,
         .name = p->name,
         .vlan = vlan,
@@ -129,34 +129,34 @@ struct rig_port *rig_new_port(struct switch_rig *r, const char *name, unsigned n
         p->queues[i].device = &p->device;
         p->queues[i].index = (uint16_t)i;
         p->receivers[i] = &p->queues[i];
-        rig_place(p, i, r->lanes->lanes[0]);
+        hub_place(p, i, r->lanes->lanes[0]);
     }
     return p;
 }
 
-struct rig_port *rig_add_port(struct switch_rig *r, const char *name, unsigned n, uint16_t vlan,
+struct hub_port *hub_add_port(struct hub *r, const char *name, unsigned n, uint16_t vlan,
                               const char *mac)
 {
     struct error e;
-    struct rig_port *p = rig_new_port(r, name, n, vlan, mac);
+    struct hub_port *p = hub_new_port(r, name, n, vlan, mac);
     check_ok(switch_attach(r->at, &p->port, &e), &e);
     return p;
 }
 
-void rig_free_port(struct rig_port *p)
+void hub_free_port(struct hub_port *p)
 {
     assert_int_equal(p->n_held, 0);
     free(p->notes);
     free(p);
 }
 
-void rig_remove_port(struct rig_port *p)
+void hub_remove_port(struct hub_port *p)
 {
     switch_detach(&p->port);
-    rig_free_port(p);
+    hub_free_port(p);
 }
 
-void rig_release(struct rig_port *p)
+void hub_release(struct hub_port *p)
 {
     while (p->n_held) {
         p->n_held--;
@@ -166,10 +166,10 @@ void rig_release(struct rig_port *p)
 
 // ---- frames ------------------------------------------------------------------------------
 
-void rig_put_mac(uint8_t out[6], unsigned mac)
+void hub_put_mac(uint8_t out[6], unsigned mac)
 {
-    memset(out, mac == RIG_ALL ? 0xff : 0, 6);
-    if (mac == RIG_ALL)
+    memset(out, mac == HUB_ALL ? 0xff : 0, 6);
+    if (mac == HUB_ALL)
         return;
     out[0] = 2;
     out[4] = (uint8_t)(mac >> 8);
@@ -178,17 +178,17 @@ void rig_put_mac(uint8_t out[6], unsigned mac)
 
 static void free_frame(struct frame *f)
 {
-    struct rig_frame *r = container_of(f, struct rig_frame, frame);
+    struct hub_frame *r = container_of(f, struct hub_frame, frame);
     assert_int_equal(r->n_freed++, 0);
-    rig_n_frames--;
+    hub_n_frames--;
     free(r);
 }
 
-struct rig_frame *rig_frame(struct rig_port *p, unsigned to, unsigned from, uint16_t tag)
+struct hub_frame *hub_frame(struct hub_port *p, unsigned to, unsigned from, uint16_t tag)
 {
-    struct rig_frame *r = calloc(1, sizeof(*r));
-    rig_put_mac(r->bytes, to);
-    rig_put_mac(r->bytes + 6, from);
+    struct hub_frame *r = calloc(1, sizeof(*r));
+    hub_put_mac(r->bytes, to);
+    hub_put_mac(r->bytes + 6, from);
     uint8_t *at = r->bytes + 12;
     if (tag) {
         memcpy(at, (uint8_t[]){0x81, 0, (uint8_t)(tag >> 8), (uint8_t)tag}, 4);
@@ -199,30 +199,75 @@ struct rig_frame *rig_frame(struct rig_port *p, unsigned to, unsigned from, uint
     assert_int_equal(frame_parse(&r->frame, &r->iov, 1, 0, NULL), DROP_NONE);
     r->frame.home = &p->queues[0];
     r->frame.free = free_frame;
-    rig_n_frames++;
+    hub_n_frames++;
     return r;
 }
 
-void rig_send(struct rig_port *p, struct rig_frame *f)
+void hub_send(struct hub_port *p, struct hub_frame *f)
 {
     struct frame *frame = &f->frame;
     switch_forward(&p->port, p->queues[0].lane, &frame, 1, &p->stats[0]);
 }
 
-void rig_send_new(struct rig_port *p, unsigned to, unsigned from, uint16_t tag)
+void hub_send_new(struct hub_port *p, unsigned to, unsigned from, uint16_t tag)
 {
-    rig_send(p, rig_frame(p, to, from, tag));
+    hub_send(p, hub_frame(p, to, from, tag));
 }
 
-uint64_t rig_drops(const struct rig_port *p, enum drop reason)
+uint64_t hub_drops(const struct hub_port *p, enum drop reason)
 {
     return counter_read(&p->stats[0].n_drops[reason]);
 }
 
-uint64_t rig_all_drops(const struct rig_port *p)
+uint64_t hub_all_drops(const struct hub_port *p)
 {
     uint64_t n = 0;
     for (unsigned i = 0; i < DROPS; i++)
-        n += rig_drops(p, (enum drop)i);
+        n += hub_drops(p, (enum drop)i);
     return n;
+}
+
+// ---- ports with numbers ------------------------------------------------------------------
+
+struct hub_port *hub_plug(struct hub *r, uint16_t vlan, const char *mac)
+{
+    char name[16];
+    snprintf(name, sizeof(name), "p%u", r->n_ports);
+    return r->ports[r->n_ports++] = hub_add_port(r, name, 1, vlan, mac);
+}
+
+void hub_plug_many(struct hub *r, unsigned n)
+{
+    while (n--)
+        hub_plug(r, 0, NULL);
+}
+
+void hub_unplug_last(struct hub *r)
+{
+    struct hub_port *p = r->ports[--r->n_ports];
+    hub_release(p);
+    hub_remove_port(p);
+}
+
+void hub_unplug_all(struct hub *r)
+{
+    while (r->n_ports)
+        hub_unplug_last(r);
+}
+
+uint64_t hub_receivers(struct hub *r)
+{
+    uint64_t bits = 0;
+    for (unsigned i = 0; i < r->n_ports; i++) {
+        bits |= (uint64_t)(r->ports[i]->n_notes > 0) << i;
+        r->ports[i]->n_notes = 0;
+    }
+    return bits;
+}
+
+void hub_introduce(struct hub *r, unsigned i, unsigned mac, uint16_t tag)
+{
+    hub_send_new(r->ports[i], HUB_ALL, mac, tag);
+    hub_turn(r, 10);
+    hub_receivers(r);
 }

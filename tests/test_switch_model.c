@@ -11,8 +11,8 @@ enum { PORTS = 10, MACS = 24, VLANS = 4, LANES = 3, ROUNDS = 40, BATCHES = 60, B
 
 static const uint16_t vlan_ids[VLANS] = {0, 1, 77, 4094};
 
-static struct switch_rig rig;
-static struct rig_port *ports[PORTS]; // NULL: not there
+static struct hub hub;
+static struct hub_port *ports[PORTS]; // NULL: not there
 
 // ---- the simplest form -------------------------------------------------------------------
 
@@ -61,7 +61,7 @@ static void model_forget(int port)
 
 static void remove_port(int i)
 {
-    rig_remove_port(ports[i]);
+    hub_remove_port(ports[i]);
     ports[i] = NULL;
     model_forget(i);
 }
@@ -76,11 +76,11 @@ static void add_port(int i)
     bool is_fixed = random() % 4 == 0 && vlan == 0 && fixed[m] < 0;
     for (unsigned v = 0; v < VLANS; v++)
         is_fixed &= table[v][m] < 0;
-    rig_put_mac((uint8_t *)mac, m);
+    hub_put_mac((uint8_t *)mac, m);
     snprintf(name, sizeof(name), "p%d", i);
-    ports[i] = rig_add_port(&rig, name, n, vlan, is_fixed ? mac : NULL);
+    ports[i] = hub_add_port(&hub, name, n, vlan, is_fixed ? mac : NULL);
     for (unsigned q = 0; q < n; q++)
-        rig_place(ports[i], q, rig.lanes->lanes[(unsigned)random() % rig.lanes->n]);
+        hub_place(ports[i], q, hub.lanes->lanes[(unsigned)random() % hub.lanes->n]);
     if (is_fixed)
         fixed[m] = table[0][m] = i;
 }
@@ -97,19 +97,19 @@ static void change_ports(void)
 
 static void all_turns(void)
 {
-    for (unsigned i = 0; i < 2 * rig.lanes->n; i++) {
-        struct lane *lane = rig.lanes->lanes[i % rig.lanes->n];
+    for (unsigned i = 0; i < 2 * hub.lanes->n; i++) {
+        struct lane *lane = hub.lanes->lanes[i % hub.lanes->n];
         lane->now++;
         while (lane_has_work(lane))
             lane_poll_all(lane);
     }
-    assert_int_equal(rig_n_frames, 0);
+    assert_int_equal(hub_n_frames, 0);
 }
 
 // A batch of one port; @owners says which port has which address in this round.
 static void send_batch(int from, const int owners[MACS], bool heard[VLANS][MACS])
 {
-    struct rig_port *p = ports[from];
+    struct hub_port *p = ports[from];
     struct frame *frames[BATCH];
     unsigned n = 0, want[PORTS] = {0};
     for (unsigned i = 0; i < PORTS; i++) {
@@ -126,7 +126,7 @@ static void send_batch(int from, const int owners[MACS], bool heard[VLANS][MACS]
         for (unsigned k = 0; k < PORTS; k++)
             want[k] += bits >> k & 1;
         heard[vlan][mac] = true;
-        frames[n++] = &rig_frame(p, to < MACS ? to : RIG_ALL, mac, tag)->frame;
+        frames[n++] = &hub_frame(p, to < MACS ? to : HUB_ALL, mac, tag)->frame;
     }
     switch_forward(&p->port, p->queues[0].lane, frames, n, &p->stats[0]);
     all_turns();
@@ -148,7 +148,7 @@ static void play_round(void)
         if (ports[from])
             send_batch(from, owners, heard);
     }
-    rig_turn(&rig, 10);
+    hub_turn(&hub, 10);
     for (unsigned v = 0; v < VLANS; v++) {
         for (unsigned m = 0; m < MACS; m++) {
             if (heard[v][m])
@@ -162,7 +162,7 @@ static void as_the_model_says(void **state)
     (void)state;
     for (unsigned n_lanes = 1; n_lanes <= LANES; n_lanes++) {
         srandom(n_lanes);
-        rig_open(&rig, n_lanes);
+        hub_open(&hub, n_lanes);
         memset(table, -1, sizeof(table));
         memset(fixed, -1, sizeof(fixed));
         for (unsigned i = 0; i < ROUNDS; i++)
@@ -171,7 +171,7 @@ static void as_the_model_says(void **state)
             if (ports[i])
                 remove_port(i);
         }
-        rig_close(&rig);
+        hub_close(&hub);
     }
 }
 
