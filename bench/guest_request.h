@@ -48,7 +48,8 @@ void guest_request_shred(struct guest_request *r, unsigned n_max, enum guest_req
 // Whether the device writes the data of a request of @type.
 static inline bool guest_request_is_read(uint32_t type)
 {
-    return type == VIRTIO_BLK_T_IN || type == VIRTIO_BLK_T_GET_ID;
+    return type == VIRTIO_BLK_T_IN || type == VIRTIO_BLK_T_GET_ID ||
+           type == VIRTIO_BLK_T_GET_LIFETIME;
 }
 
 // A small generator for tests and loads: the same seed gives the same numbers everywhere.
