@@ -3,7 +3,8 @@
 //
 //     disk_tool [--packed] try SOCKET OPERATION...       "write BLOCK COUNT GENERATION",
 //                                                        "read BLOCK COUNT" or "flush"
-//     disk_tool [--packed] ledger SOCKET LEDGER DEVICE MARKS [through]   see flush_ledger.h
+//     disk_tool [--packed] ledger SOCKET LEDGER DEVICE MARKS [through]   see flush_ledger.h;
+//                                                        "through" turns the cache off
 //     disk_tool check LEDGER LOG
 //
 // "try" prints what became of each operation; it fails only if there was no answer.
@@ -25,12 +26,11 @@
 
 static const char usage[] = "usage: disk_tool [--packed] try | ledger | check ...\n";
 
-static int connect_disk(struct guest_disk **out, const char *path, bool is_packed, struct error *e)
+static int connect_disk(struct guest_disk **out, const char *path, uint64_t more, struct error *e)
 {
     struct guest_disk_config c = {
         .path = path,
-        .features =
-            VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC) | (is_packed ? VIRTIO_BIT(VIRTIO_F_RING_PACKED) : 0),
+        .features = VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC) | more,
         .protocol = GUEST_DISK_PROTOCOL,
         .n_queues = N_QUEUES,
         .ring_size = 128,
@@ -137,18 +137,31 @@ static int try_all(struct guest_disk *disk, int n, char *texts[], struct error *
 
 // ---- commands ----------------------------------------------------------------------------
 
+static int turn_cache_off(struct guest_disk *disk, struct error *e)
+{
+    const uint8_t writeback = 0;
+    return frontend_set_config(disk->frontend, offsetof(struct virtio_blk_config, writeback),
+                               &writeback, sizeof writeback, e);
+}
+
 static int with_disk(int argc, char *argv[], bool is_packed, struct error *e)
 {
     struct guest_disk *disk = NULL;
     bool is_try = !strcmp(argv[0], "try");
     if (argc < (is_try ? 3 : 5))
         return error_set(e, EINVAL, "%s", usage);
-    int rc = connect_disk(&disk, argv[1], is_packed, e);
+    bool is_through = !is_try && argc > 5;
+    int rc = connect_disk(&disk, argv[1],
+                          (is_packed ? VIRTIO_BIT(VIRTIO_F_RING_PACKED) : 0) |
+                              (is_through ? VIRTIO_BIT(VIRTIO_BLK_F_CONFIG_WCE) : 0),
+                          e);
+    if (rc == 0 && is_through)
+        rc = turn_cache_off(disk, e);
     if (rc == 0 && is_try)
         rc = try_all(disk, argc - 2, argv + 2, e);
     if (rc == 0 && !is_try) {
         struct flush_ledger_options o = {argv[2], argv[3], (unsigned)strtoul(argv[4], NULL, 10),
-                                         argc > 5};
+                                         is_through};
         rc = flush_ledger_write(disk, &o, e);
     }
     if (rc == 0)

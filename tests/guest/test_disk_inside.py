@@ -91,8 +91,19 @@ class Inside(unittest.TestCase):
     def test_flushed_blocks_are_there_split(self):
         self.keep_ledger()
 
+    def test_flushed_blocks_are_there_buffered(self):
+        self.keep_ledger(keys="cache=buffered")
+
     def test_flushed_blocks_are_there_packed(self):
         self.keep_ledger(layout="--packed")
+
+    # The driver turned the cache off: what is acknowledged is stable, with no flush.
+
+    def test_written_blocks_are_there_without_a_cache(self):
+        self.keep_ledger(keys="cache=direct", how="through")
+
+    def test_written_blocks_are_there_without_a_cache_buffered(self):
+        self.keep_ledger(keys="cache=buffered", how="through", layout="--packed")
 
     # failing disks
 
