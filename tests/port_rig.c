@@ -75,6 +75,34 @@ void port_rig_deliver(unsigned to, struct frame *f)
         frame_return(&port_rig.lane, f);
 }
 
+// A frame of the test's, not of a queue.
+struct sent_frame {
+    struct frame frame;
+    bool is_back;
+};
+
+static void sent_is_back(struct frame *f)
+{
+    container_of(f, struct sent_frame, frame)->is_back = true;
+}
+
+static bool is_back(void *context)
+{
+    return ((struct sent_frame *)context)->is_back;
+}
+
+void port_rig_send(unsigned to, const struct packet *p, const uint32_t *cuts, unsigned n_cuts)
+{
+    struct iovec iov[PORT_RIG_CUTS_MAX + 1];
+    struct sent_frame s = {.frame.free = sent_is_back};
+    assert_true(n_cuts <= PORT_RIG_CUTS_MAX);
+    unsigned n = packet_cut(iov, p->bytes, p->n_bytes, cuts, n_cuts);
+    assert_int_equal(frame_parse(&s.frame, iov, n, 0, &p->hdr), DROP_NONE);
+    port_rig_deliver(to, &s.frame);
+    port_rig_until(is_back, &s);
+    packet_uncut(iov, n);
+}
+
 // ---- ports -------------------------------------------------------------------------------
 
 static void open_queues(struct device *d)

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // port_rig.h - uplink ports on a lane that the test turns by hand, each in a namespace of its own,
 // and a switch that the test writes: switch_forward() and frame_return() are the rig's.
+//
+// A test reaches ports through the rig alone: one called by name would bring the real switch.
 #pragma once
 
 #include "devices/port.h"
+#include "tests/packet_rig.h"
 
-#define PORT_RIG_PORTS 2
+#define PORT_RIG_PORTS    2
+#define PORT_RIG_CUTS_MAX 200
 
 struct port_rig_port {
     struct device device;
@@ -48,6 +52,8 @@ void port_rig_until(bool (*is_done)(void *context), void *context);
 
 // Give @f to port @to's queue 0. It is @f's free() that hears when it is back.
 void port_rig_deliver(unsigned to, struct frame *f);
+// Give @p, cut into segments that end at @cuts, to port @to, and turn until it is back.
+void port_rig_send(unsigned to, const struct packet *p, const uint32_t *cuts, unsigned n_cuts);
 // A frame that forward() kept goes back.
 void port_rig_return(struct frame *f);
 uint64_t port_rig_drops(unsigned i, enum drop reason); // of all queues

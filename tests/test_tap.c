@@ -330,33 +330,10 @@ static void test_uso(void **state)
     remove_two();
 }
 
-// A frame of the test's, not of a queue.
-struct test_frame {
-    struct frame frame;
-    bool is_back;
-};
-
-static void test_frame_is_back(struct frame *f)
-{
-    container_of(f, struct test_frame, frame)->is_back = true;
-}
-
-static bool is_back(void *context)
-{
-    return ((struct test_frame *)context)->is_back;
-}
-
 // Give port 0 the packet, cut at a few places.
-static void deliver_packet(void)
+static void send_packet(void)
 {
-    struct iovec iov[8];
-    struct test_frame t = {.frame.free = test_frame_is_back};
-    unsigned n =
-        packet_cut(iov, packet.bytes, packet.n_bytes, (uint32_t[]){13, 40, 41, 700, 701, 5000}, 6);
-    assert_int_equal(frame_parse(&t.frame, iov, n, 0, &packet.hdr), DROP_NONE);
-    port_rig_deliver(0, &t.frame);
-    port_rig_until(is_back, &t);
-    packet_uncut(iov, n);
+    port_rig_send(0, &packet, (uint32_t[]){13, 40, 41, 700, 701, 5000}, 6);
 }
 
 // What a guest may send and a kernel does not: fragments, options, extension headers. Whoever
@@ -388,7 +365,7 @@ static void test_guests_datagrams(void **state)
             s.tag = 0;
             packet_make(&packet, &s);
             tap(0)->offloads = offloads[j];
-            deliver_packet();
+            send_packet();
             bool is_uso = s.gso_type == VIRTIO_NET_HDR_GSO_UDP_L4;
             struct datagrams d = {.fd = fds[s.is_v6], .want = s.payload};
             do
@@ -470,12 +447,12 @@ static void test_vlan(void **state)
 
     struct packet_spec s = {"", 0, 1, 0, 0, 0, 0x6007, 0, 0, 100};
     packet_make(&packet, &s);
-    deliver_packet();
+    send_packet();
     port_rig_until(is_tagged_one_received, &t);
     assert_int_equal(t.tag, 0x6007);
     packet_read(bytes, 142, true);
     port_rig.ports[0].port->vlan = 7;
-    deliver_packet();
+    send_packet();
     port_rig_until(is_tagged_one_received, &t);
     assert_int_equal(t.tag, 0);
     close(t.fd);
@@ -507,7 +484,7 @@ static void test_headers(void **state)
         packet.hdr.flags = 0xff;
         packet.hdr.hdr_len = 0x5555;
         packet.hdr.num_buffers = 0x5555;
-        deliver_packet();
+        send_packet();
         struct iovec iov[] = {{&got, VIRTIO_NET_HDR_BYTES}, {bytes, sizeof(bytes)}};
         assert_int_equal(readv(ends[1], iov, 2), VIRTIO_NET_HDR_BYTES + packet.n_bytes);
         assert_memory_equal(&got, &want, VIRTIO_NET_HDR_BYTES);
@@ -528,126 +505,9 @@ static void test_mtu(void **state)
     struct packet_spec s = {"", 0, 1, 0, 0, 0, 0, 0, 0, 972};
     for (unsigned more = 0; more < 2; more++, s.payload++) {
         packet_make(&packet, &s);
-        deliver_packet();
+        send_packet();
         assert_int_equal(port_rig_drops(0, DROP_MTU), more);
     }
-    port_rig_remove(0);
-}
-
-// ---- trouble ---------------------------------------------------------------------------------
-
-static uint64_t uplink_drops;
-
-static bool has_dropped_more(void *context)
-{
-    (void)context;
-    return port_rig_drops(0, DROP_UPLINK) > uplink_drops;
-}
-
-static void test_down_and_up(void **state)
-{
-    (void)state;
-    struct packet_spec s = {"", 0, 1, 0, 0, 0, 0, 0, 0, 100};
-    port_rig_add(0, "tap=tap0");
-    packet_make(&packet, &s);
-    deliver_packet(); // never was up
-    assert_int_equal(port_rig_drops(0, DROP_UPLINK), 1);
-    space_run("ip link set tap0 up");
-    deliver_packet();
-    assert_int_equal(port_rig_drops(0, DROP_UPLINK), 1);
-    space_run("ip link set tap0 down");
-    deliver_packet();
-    assert_int_equal(port_rig_drops(0, DROP_UPLINK), 2);
-    assert_int_equal(atomic_load(&tap(0)->error), 0);
-    port_rig_remove(0);
-}
-
-struct hearer {
-    struct describer to;
-    char *text;
-};
-
-static void hear(struct describer *to, const char *name, const char *text)
-{
-    assert_string_equal(name, "interface");
-    strcat(container_of(to, struct hearer, to)->text, text);
-}
-
-// The interface goes: frames for it are counted, nothing spins, and the port can be removed.
-static void test_deleted(void **state)
-{
-    (void)state;
-    struct packet_spec s = {"", 0, 1, 0, 0, 0, 0, 0, 0, 100};
-    port_rig_add(0, "tap=tap0 queues=2");
-    space_run("ip link set tap0 up && ip link del tap0");
-    packet_make(&packet, &s);
-    deliver_packet();
-    assert_true(has_dropped_more(NULL));
-    port_rig_until(is_asleep, NULL);
-    assert_int_equal(atomic_load(&tap(0)->error), EBADFD);
-    char told[64] = "";
-    struct hearer h = {.to.text = hear, .text = told};
-    port_rig.ports[0].port->type->tell(port_rig.ports[0].port, &h.to);
-    assert_non_null(strstr(told, "deleted"));
-    assert_int_equal(port_rig.lane.uring.n_in_flight, 0);
-    port_rig_remove(0);
-}
-
-// ---- frames that are kept --------------------------------------------------------------------
-
-#define KEPT_MAX 1024
-
-static struct frame *kept[KEPT_MAX];
-static unsigned n_kept;
-
-static void keep(struct port_rig *rig, unsigned from, struct frame *f)
-{
-    (void)rig, (void)from;
-    assert_true(n_kept < KEPT_MAX);
-    f->n_holders = 1;
-    kept[n_kept++] = f;
-}
-
-static void give_back(void)
-{
-    while (n_kept)
-        port_rig_return(kept[--n_kept]);
-}
-
-static bool is_starved(void *context)
-{
-    int *fd = context;
-    union address a = address_of(9, false, 9);
-    sendto(*fd, bytes, 100, MSG_DONTWAIT, &a.any, sizeof(a));
-    return n_kept == 128 && port_rig_is_asleep(); // all of its buffers
-}
-
-static bool has_kept_one(void *context)
-{
-    (void)context;
-    return n_kept > 0;
-}
-
-// A receiver that keeps every buffer stops its port and nothing else; it goes on afterwards.
-static void test_all_buffers_are_kept(void **state)
-{
-    (void)state;
-    port_rig_add(0, "tap=tap0");
-    add_address(0);
-    space_run("ip neigh add 10.9.0.10 lladdr 02:00:00:00:00:09 dev tap0");
-    port_rig.forward = keep;
-    n_kept = 0;
-    int fd = open_socket(0, false, SOCK_DGRAM);
-    port_rig_until(is_starved, &fd);
-    assert_int_equal(port_rig.lane.uring.n_in_flight, 0);
-    give_back();
-    port_rig_until(has_kept_one, NULL);
-    give_back();
-    port_rig.forward = keep;
-    close(fd);
-    // Frames that are kept hold up a queue that is to leave, and only they.
-    port_rig_until(is_asleep, NULL);
-    give_back();
     port_rig_remove(0);
 }
 
@@ -681,81 +541,15 @@ static void test_many_queues(void **state)
     remove_two();
 }
 
-// ---- lines -----------------------------------------------------------------------------------
-
-static void test_lines(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *before, *line, *says;
-    } cases[] = {
-        {"true", "tap=a234567890123456", "1 to 15 characters"},
-        {"true", "tap=a/b", "none of them / : % or blank"},
-        {"true", "tap=tap%d", "none of them / : % or blank"},
-        {"ip link add other type bridge", "tap=other", "of another kind"},
-        {"ip link add veth type veth peer peer", "tap=veth", "of another kind"},
-        {"ip tuntap add dev tun0 mode tun", "tap=tun0", "of another kind"},
-        {"ip tuntap add dev one mode tap", "tap=one queues=2", "made without multi_queue"},
-        {"ip tuntap add dev one mode tap", "tap=one", NULL},
-        {"ip tuntap add dev more mode tap multi_queue vnet_hdr", "tap=more queues=3", NULL},
-    };
-    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
-        int space = space_open();
-        space_run("%s", cases[i].before);
-        struct error e = {0};
-        int err = port_rig_open_port(0, cases[i].line, &e);
-        if (!cases[i].says) {
-            check_ok(err, &e);
-            port_rig_close_port(0);
-        } else {
-            assert_true(err < 0);
-            if (!strstr(e.text, cases[i].says) || !strstr(e.text, "port p0: tap="))
-                fail_msg("'%s' does not say '%s'", e.text, cases[i].says);
-        }
-        close(space);
-    }
-}
-
-// Its only queue is taken; a user without rights.
-static void test_lines_of_others(void **state)
-{
-    (void)state;
-    struct error e;
-    int space = space_open();
-    space_run("ip tuntap add dev one mode tap user root");
-    check_ok(port_rig_open_port(0, "tap=one", &e), &e);
-    assert_true(port_rig_open_port(1, "tap=one", &e) < 0);
-    assert_non_null(strstr(e.text, "port p1: tap=one: its only queue is open elsewhere"));
-    port_rig_close_port(0);
-
-    for (unsigned i = 0; i < 2; i++) { // neither another's, nor a new one
-        assert_int_equal(seteuid(65534), 0);
-        assert_true(port_rig_open_port(0, i ? "tap=one" : "tap=new", &e) < 0);
-        assert_int_equal(seteuid(0), 0);
-        if (!strstr(e.text, "not permitted") && !strstr(e.text, "Permission denied"))
-            fail_msg("'%s' does not say so", e.text);
-    }
-    close(space);
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_tcp),
-        TEST(test_a_quiet_port_costs_nothing),
-        TEST(test_uso),
-        TEST(test_guests_datagrams),
-        TEST(test_vlan),
-        TEST(test_headers),
-        TEST(test_mtu),
-        TEST(test_down_and_up),
-        TEST(test_deleted),
-        TEST(test_all_buffers_are_kept),
-        TEST(test_queues_leave_and_come_back),
+        TEST(test_tcp),         TEST(test_a_quiet_port_costs_nothing),
+        TEST(test_uso),         TEST(test_guests_datagrams),
+        TEST(test_vlan),        TEST(test_headers),
+        TEST(test_mtu),         TEST(test_queues_leave_and_come_back),
         TEST(test_many_queues),
-        TEST(test_lines),
-        TEST(test_lines_of_others),
     };
     return cmocka_run_group_tests_name("tap", tests, NULL, NULL);
 }

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What may befall a TAP port: interfaces that go down or away, receivers that keep its buffers,
+// lines that are wrong.
+#include "devices/tap_internal.h"
+
+#include "tests/check.h"
+#include "tests/port_rig.h"
+#include "tests/space.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static struct packet packet;
+
+static struct tap *tap(unsigned i)
+{
+    return (struct tap *)port_rig.ports[i].port;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    port_rig_open();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    port_rig_close();
+    return 0;
+}
+
+static bool is_asleep(void *context)
+{
+    (void)context;
+    return port_rig_is_asleep();
+}
+
+// Give port 0 the packet of the day.
+static void send_packet(void)
+{
+    port_rig_send(0, &packet, NULL, 0);
+}
+
+// ---- trouble ---------------------------------------------------------------------------------
+
+static uint64_t uplink_drops;
+
+static bool has_dropped_more(void *context)
+{
+    (void)context;
+    return port_rig_drops(0, DROP_UPLINK) > uplink_drops;
+}
+
+static void test_down_and_up(void **state)
+{
+    (void)state;
+    struct packet_spec s = {"", 0, 1, 0, 0, 0, 0, 0, 0, 100};
+    port_rig_add(0, "tap=tap0");
+    packet_make(&packet, &s);
+    send_packet(); // never was up
+    assert_int_equal(port_rig_drops(0, DROP_UPLINK), 1);
+    space_run("ip link set tap0 up");
+    send_packet();
+    assert_int_equal(port_rig_drops(0, DROP_UPLINK), 1);
+    space_run("ip link set tap0 down");
+    send_packet();
+    assert_int_equal(port_rig_drops(0, DROP_UPLINK), 2);
+    assert_int_equal(atomic_load(&tap(0)->error), 0);
+    port_rig_remove(0);
+}
+
+struct hearer {
+    struct describer to;
+    char text[64];
+};
+
+static void hear(struct describer *to, const char *name, const char *text)
+{
+    assert_string_equal(name, "interface");
+    struct hearer *h = container_of(to, struct hearer, to);
+    snprintf(h->text, sizeof(h->text), "%s", text);
+}
+
+// The interface goes: frames for it are counted, nothing spins, and the port can be removed.
+static void test_deleted(void **state)
+{
+    (void)state;
+    struct packet_spec s = {"", 0, 1, 0, 0, 0, 0, 0, 0, 100};
+    port_rig_add(0, "tap=tap0 queues=2");
+    space_run("ip link set tap0 up && ip link del tap0");
+    packet_make(&packet, &s);
+    send_packet();
+    assert_true(has_dropped_more(NULL));
+    port_rig_until(is_asleep, NULL);
+    assert_int_equal(atomic_load(&tap(0)->error), EBADFD);
+    struct hearer h = {.to.text = hear};
+    port_rig.ports[0].port->type->tell(port_rig.ports[0].port, &h.to);
+    assert_non_null(strstr(h.text, "deleted"));
+    assert_int_equal(port_rig.lane.uring.n_in_flight, 0);
+    port_rig_remove(0);
+}
+
+// ---- frames that are kept --------------------------------------------------------------------
+
+#define KEPT_MAX 1024
+
+static struct frame *kept[KEPT_MAX];
+static unsigned n_kept;
+
+static void keep(struct port_rig *rig, unsigned from, struct frame *f)
+{
+    (void)rig, (void)from;
+    assert_true(n_kept < KEPT_MAX);
+    f->n_holders = 1;
+    kept[n_kept++] = f;
+}
+
+static void give_back(void)
+{
+    while (n_kept)
+        port_rig_return(kept[--n_kept]);
+}
+
+// A datagram socket to a neighbour behind the port.
+static int open_socket(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(9)};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(inet_pton(AF_INET, "10.9.0.10", &a.sin_addr), 1);
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    return fd;
+}
+
+static bool is_starved(void *context)
+{
+    const int *fd = context;
+    (void)send(*fd, packet.bytes, 100, MSG_DONTWAIT);
+    return n_kept == 128 && port_rig_is_asleep(); // all of its buffers
+}
+
+static bool has_kept_one(void *context)
+{
+    (void)context;
+    return n_kept > 0;
+}
+
+// A receiver that keeps every buffer stops its port and nothing else; it goes on afterwards.
+static void test_all_buffers_are_kept(void **state)
+{
+    (void)state;
+    port_rig_add(0, "tap=tap0");
+    space_run("ip link set tap0 up && ip addr add 10.9.0.1/24 dev tap0 && "
+              "ip neigh add 10.9.0.10 lladdr 02:00:00:00:00:09 dev tap0");
+    port_rig.forward = keep;
+    n_kept = 0;
+    int fd = open_socket();
+    port_rig_until(is_starved, &fd);
+    assert_int_equal(port_rig.lane.uring.n_in_flight, 0);
+    give_back();
+    port_rig_until(has_kept_one, NULL);
+    give_back();
+    port_rig.forward = keep;
+    close(fd);
+    // Frames that are kept hold up a queue that is to leave, and only they.
+    port_rig_until(is_asleep, NULL);
+    give_back();
+    port_rig_remove(0);
+}
+
+// ---- lines -----------------------------------------------------------------------------------
+
+static void test_lines(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *before, *line, *says;
+    } cases[] = {
+        {"true", "tap=a234567890123456", "1 to 15 characters"},
+        {"true", "tap=a/b", "none of them / : % or blank"},
+        {"true", "tap=tap%d", "none of them / : % or blank"},
+        {"ip link add other type bridge", "tap=other", "of another kind"},
+        {"ip link add veth type veth peer peer", "tap=veth", "of another kind"},
+        {"ip tuntap add dev tun0 mode tun", "tap=tun0", "of another kind"},
+        {"ip tuntap add dev one mode tap", "tap=one queues=2", "made without multi_queue"},
+        {"ip tuntap add dev one mode tap", "tap=one", NULL},
+        {"ip tuntap add dev more mode tap multi_queue vnet_hdr", "tap=more queues=3", NULL},
+    };
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        int space = space_open();
+        space_run("%s", cases[i].before);
+        struct error e = {0};
+        int err = port_rig_open_port(0, cases[i].line, &e);
+        if (!cases[i].says) {
+            check_ok(err, &e);
+            port_rig_close_port(0);
+        } else {
+            assert_true(err < 0);
+            if (!strstr(e.text, cases[i].says) || !strstr(e.text, "port p0: tap="))
+                fail_msg("'%s' does not say '%s'", e.text, cases[i].says);
+        }
+        close(space);
+    }
+}
+
+// Its only queue is taken; a user without rights.
+static void test_lines_of_others(void **state)
+{
+    (void)state;
+    struct error e;
+    int space = space_open();
+    space_run("ip tuntap add dev one mode tap user root");
+    check_ok(port_rig_open_port(0, "tap=one", &e), &e);
+    assert_true(port_rig_open_port(1, "tap=one", &e) < 0);
+    assert_non_null(strstr(e.text, "port p1: tap=one: its only queue is open elsewhere"));
+    port_rig_close_port(0);
+
+    for (unsigned i = 0; i < 2; i++) { // neither another's, nor a new one
+        assert_int_equal(seteuid(65534), 0);
+        assert_true(port_rig_open_port(0, i ? "tap=one" : "tap=new", &e) < 0);
+        assert_int_equal(seteuid(0), 0);
+        if (!strstr(e.text, "not permitted") && !strstr(e.text, "Permission denied"))
+            fail_msg("'%s' does not say so", e.text);
+    }
+    close(space);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_down_and_up), TEST(test_deleted),         TEST(test_all_buffers_are_kept),
+        TEST(test_lines),       TEST(test_lines_of_others),
+    };
+    return cmocka_run_group_tests_name("tap_life", tests, NULL, NULL);
+}
