@@ -168,7 +168,7 @@ static void answers_become_results(void **state)
             disk_need_direct("image");
         static struct bench b;
         open_way(&b, &ways[i]);
-        unit = ways[i].block ? (int)ways[i].block : 512;
+        unit = (int)MAX(disk_image(b.device)->offset_align, 512);
         for (unsigned k = 0; k < ARRAY_LEN(answers); k++)
             check_answer(&b, &ways[i], &answers[k]);
         close_way(&b);
