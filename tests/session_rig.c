@@ -176,6 +176,15 @@ void front_open(struct front *r)
     front_reopen(r);
 }
 
+void front_next(struct front *r)
+{
+    assert_int_equal(session_state(r->session), SESSION_CLOSED);
+    session_free(r->session);
+    close(r->socket);
+    front_reopen(r);
+    front_negotiate(r, FRONT_FEATURES, FRONT_PROTOCOL_FEATURES);
+}
+
 void front_close(struct front *r)
 {
     r->is_slow = false;
@@ -359,6 +368,21 @@ void front_start(struct front *r, uint64_t features, unsigned n)
     for (unsigned i = 0; i < n; i++)
         assert_true(ring_is_started(&r->device.queues[i].ring));
     front_events(r);
+}
+
+struct ring *front_ring(struct front *r, unsigned index)
+{
+    return &r->device.queues[index].ring;
+}
+
+uint32_t front_get_base(struct front *r, unsigned index)
+{
+    struct message m;
+    front_do_state(r, VHOST_USER_GET_VRING_BASE, index, 0);
+    front_reply(r, VHOST_USER_GET_VRING_BASE, &m);
+    assert_int_equal(m.header.size, 8);
+    assert_int_equal(m.payload.state.index, index);
+    return m.payload.state.num;
 }
 
 // ---- what the process holds --------------------------------------------------------------

@@ -48,7 +48,9 @@ struct front {
 
 void front_open(struct front *r);   // a connected session
 void front_reopen(struct front *r); // after it closed: another session on the same device
-void front_close(struct front *r);  // checks that everything went back
+// Its session ended: another front end comes, and negotiates.
+void front_next(struct front *r);
+void front_close(struct front *r); // checks that everything went back
 
 // Send one message. @fds are not closed.
 void front_send(struct front *r, uint32_t request, uint32_t flags, const void *payload,
@@ -93,6 +95,10 @@ void front_start(struct front *r, uint64_t features, unsigned n);
 #define FRONT_PROTOCOL_FEATURES                                                                    \
     (VIRTIO_BIT(0) | VIRTIO_BIT(1) | VIRTIO_BIT(3) | VIRTIO_BIT(5) | VIRTIO_BIT(13) |              \
      VIRTIO_BIT(15) | VIRTIO_BIT(16) | FRONT_TYPE_FEATURES)
+
+struct ring *front_ring(struct front *r, unsigned index);
+// GET_VRING_BASE, and its answer.
+uint32_t front_get_base(struct front *r, unsigned index);
 
 // What this process holds.
 unsigned front_count_fds(void);

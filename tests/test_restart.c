@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Killed and started again by a service manager, for guests whose front end keeps no in-flight
-// region: what was under way is done, once, and what was acknowledged is there.
+// Killed and started again by a service manager: what was under way is done, once, and what was
+// acknowledged is there, also for front ends that keep no in-flight region.
 #include "bench/disk_load.h"
 #include "tests/check.h"
 #include "tests/daemon.h"
@@ -14,6 +14,8 @@
 #define EVENT    VIRTIO_BIT(VIRTIO_F_EVENT_IDX)
 #define ORDER    VIRTIO_BIT(VIRTIO_F_IN_ORDER)
 #define INDIRECT VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC)
+
+#define REGION VIRTIO_BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD)
 
 #define N_KILLS 20
 #define QUEUES  2
@@ -37,15 +39,20 @@ static int stop(void **state)
     return 0;
 }
 
-static struct guest_disk *connect_without_region(const struct daemon *d, uint64_t features)
+struct mode {
+    uint64_t features;
+    bool has_region; // the front end keeps the records
+};
+
+static struct guest_disk *connect_as(const struct daemon *d, const struct mode *m)
 {
     struct error e;
     struct guest_disk *disk;
     char socket[CHILD_PATH_MAX];
     struct guest_disk_config c = {
         .path = socket,
-        .features = features,
-        .protocol = GUEST_DISK_PROTOCOL & ~VIRTIO_BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD),
+        .features = m->features,
+        .protocol = m->has_region ? GUEST_DISK_PROTOCOL : GUEST_DISK_PROTOCOL & ~REGION,
         .n_queues = QUEUES,
         .ring_size = 64,
         .table_entries = GUEST_REQUEST_SEGMENTS_MAX,
@@ -85,8 +92,14 @@ static void turn(struct disk_load *load, uint64_t n, bool drain)
     }
 }
 
-static const uint64_t modes[] = {INDIRECT | EVENT, PACKED | INDIRECT, PACKED | INDIRECT | EVENT,
-                                 PACKED | INDIRECT | ORDER};
+static const struct mode modes[] = {
+    {INDIRECT | EVENT, false},
+    {PACKED | INDIRECT, false},
+    {PACKED | INDIRECT | EVENT, false},
+    {PACKED | INDIRECT | ORDER, false},
+    {INDIRECT, true},
+    {PACKED | INDIRECT | EVENT, true},
+};
 
 static void expect_clean(const struct daemon *d, struct guest_disk *disk, struct disk_load *load)
 {
@@ -104,9 +117,10 @@ static void test_killed_under_load(void **state)
 {
     struct daemon *d = *state;
     for (unsigned i = 0; i < ARRAY_LEN(modes); i++) {
-        struct guest_disk *disk = connect_without_region(d, modes[i]);
+        struct guest_disk *disk = connect_as(d, &modes[i]);
         struct disk_load *load = open_load(disk);
-        daemon_wait_kept(d, 3 + 2 * QUEUES); // the state, socket and memory; kicks and calls
+        // The state, socket, memory and region; kicks and calls.
+        daemon_wait_kept(d, 3 + modes[i].has_region + 2 * QUEUES);
         for (unsigned k = 0; k < N_KILLS; k++) {
             turn(load, 200 + k, false);
             assert_true(disk_load_n_in_flight(load) > 0);
@@ -133,7 +147,7 @@ static void test_killed_within_a_message(void **state)
     struct daemon *d = *state;
     struct error e;
     for (unsigned i = 0; i < ARRAY_LEN(modes); i++) {
-        struct guest_disk *disk = connect_without_region(d, modes[i]);
+        struct guest_disk *disk = connect_as(d, &modes[i]);
         struct disk_load *load = open_load(disk);
         for (unsigned k = 0; k < N_KILLS; k++) {
             char byte;

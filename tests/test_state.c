@@ -201,6 +201,7 @@ static void test_other_files_are_refused(void **state)
         {8, 2, "has version 2, not 1"},
         {13, 1, "another size"},
         {18, 1, "another size"},
+        {4096 + STATE_NAME_BYTES - 1, 'x', "a name has no end"},
     };
     for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
         struct state *s = open_new();
