@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-// ---- queues without a session -----------------------------------------------------------
+// ---- queues without a session ------------------------------------------------------------
 
 void endpoint_stop_queue(struct queue *q)
 {
@@ -46,7 +46,7 @@ static void take_queues_back(struct endpoint *p)
     }
 }
 
-// ---- open -------------------------------------------------------------------------------
+// ---- open --------------------------------------------------------------------------------
 
 static void join(struct lane *lane, void *argument)
 {
@@ -136,7 +136,7 @@ err_free:
     return err;
 }
 
-// ---- leave ------------------------------------------------------------------------------
+// ---- leave -------------------------------------------------------------------------------
 
 static bool has_queues_out(const struct endpoint *p)
 {
