@@ -64,7 +64,8 @@ static void config_space_and_features(void **state)
         assert_int_equal(device->features, always | (cc->is_read_only ? read_only : writable));
 
         char id[21] = {0};
-        struct disk_call c = {.type = VIRTIO_BLK_T_GET_ID, .n_in = 20, .n_header = 16, .has_status = true};
+        struct disk_call c = {
+            .type = VIRTIO_BLK_T_GET_ID, .n_in = 20, .n_header = 16, .has_status = true};
         assert_int_equal(disk_rig_run(&d, DISK_PLAIN, &c, 1), 1);
         memcpy(id, c.in, 20);
         assert_string_equal(id, cc->id);
