@@ -173,7 +173,7 @@ void session_check(struct session *s, uint64_t now_ms)
         session_close(s, truncated);
     else if (is_too_slow(s, now_ms))
         session_close(s, "the front end did not finish a message in time");
-    else if (s->is_blocked && !s->is_busy && !session_is_resuming(s))
+    else if (s->is_blocked && !s->is_busy)
         session_retry(s);
     else if (!s->is_busy && !message_is_partial(&s->reader))
         session_keep_end(s); // what could not be kept at once
@@ -185,7 +185,7 @@ void session_check(struct session *s, uint64_t now_ms)
 
 bool session_wants_input(const struct session *s)
 {
-    return s->state == SESSION_OPEN && !s->is_busy && !session_is_resuming(s);
+    return s->state == SESSION_OPEN && !s->is_busy;
 }
 
 enum session_state session_state(const struct session *s)

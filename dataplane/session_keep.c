@@ -2,9 +2,9 @@
 // Theory: what a session was told is kept as a list of messages that would bring a new session to
 // the same place, each with the descriptor that came with it. The list is renewed after each
 // message that was carried out and answered; while one is read or carried out, the session is
-// marked as busy, since then nobody knows where the stream stands. A process that finds a settled
-// session takes the socket and says the messages again to itself, through the same checks as a
-// front end's; what the front end sent meanwhile waits in the socket.
+// marked as unsettled, since then nobody knows where the stream stands. A process that finds a
+// settled session takes the socket and says the messages again to itself, through the same checks
+// as a front end's; what the front end sent meanwhile waits in the socket.
 #include "dataplane/session_internal.h"
 
 #include <errno.h>
@@ -28,7 +28,7 @@ void session_keep_begin(struct session *s)
 {
     struct state_session *kept = kept_of(s);
     if (kept && !session_is_resuming(s))
-        set_phase(kept, STATE_BUSY);
+        set_phase(kept, STATE_UNSETTLED);
 }
 
 // ---- the list ----------------------------------------------------------------------------
@@ -262,7 +262,7 @@ static bool renew(struct session *s, struct state_session *kept)
         list_all(s, &l);
     if (is_possible && is_held(s, &l))
         return true;
-    set_phase(kept, STATE_BUSY); // while the list is neither the old one nor the new
+    set_phase(kept, STATE_UNSETTLED); // while the list is neither the old one nor the new
     if (!is_possible || !hold_all(state_keeper(s->device->state), &l) || !replace_held(s, &l))
         return false;
     memcpy(kept->messages, messages, l.n * sizeof(messages[0]));
@@ -302,7 +302,7 @@ void session_keep_drop(struct session *s)
     struct state_session *kept = kept_of(s);
     if (!kept)
         return;
-    set_phase(kept, STATE_NONE);
+    set_phase(kept, STATE_UNSETTLED);
     withdraw_offers(s);
     drop_all(state_keeper(s->device->state), s->keep.held, s->keep.n_held);
     end_saying(s);

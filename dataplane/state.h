@@ -59,9 +59,11 @@ struct state_session {
 };
 
 enum state_phase {
-    STATE_NONE,   // there is no session
-    STATE_BUSY,   // a message may be half read or half carried out: nobody knows where it stands
-    STATE_SETTLED // the messages say it all
+    // There is no session; or a message may be half read or half carried out, and nobody knows
+    // where
+    // the stream stands.
+    STATE_UNSETTLED,
+    STATE_SETTLED, // the messages say it all
 };
 
 // [C] A new file, or with @fd (not taken over) the one of the life before; @keeper (borrowed) has

@@ -226,6 +226,9 @@ static void test_queue_waits(void **state)
     go_on(r);
     assert_string_equal(front_events(r), "");
     assert_int_equal(read(r->call[0], &count, sizeof(count)), -1);
+    session_check(r->session, 900);
+    die(r); // it still has not been started
+    go_on(r);
     r->start_blocks = false;
     session_check(r->session, 1000);
     assert_string_equal(front_events(r), "start 0, attach 0");
@@ -352,6 +355,7 @@ static void test_descriptor_is_missing(void **state)
     assert_int_equal(resume(r, &e), 0);
     assert_non_null(strstr(front_log_end(), "a descriptor was not kept"));
     assert_false(front_is_open(r));
+    assert_false(session_is_kept(&r->device));
 }
 
 // This life was never there.
