@@ -20,6 +20,8 @@
 #define DISK_BYTES (4u << 20)
 #define PAGE       4096u
 #define DEPTH      12
+#define RING_SIZE  1024
+#define N_ROUNDS   200 // twice round the ring
 #define IO_MAX     (24u << 10)
 #define HOLE       (UINT64_C(1) << 20)
 #define PATIENCE_S 60
@@ -56,10 +58,33 @@ struct watch {
     bool is_seen[3]; // changes in data, status and rings
 };
 
+// Its rings are of several pages.
+static struct guest_disk *connect_disk(const struct daemon *d, const char *name, uint64_t features)
+{
+    struct error e;
+    struct guest_disk *disk;
+    char socket[CHILD_PATH_MAX];
+    struct guest_disk_config c = {
+        .path = socket,
+        .features = features,
+        .protocol = GUEST_DISK_PROTOCOL | VIRTIO_BIT(VHOST_USER_PROTOCOL_F_LOG_SHMFD),
+        .n_queues = 1,
+        .ring_size = RING_SIZE,
+        .table_entries = 16,
+        .memory = {.n_regions = 3,
+                   .region_bytes = 1 << 20,
+                   .hole_bytes = HOLE,
+                   .first_addr = UINT64_C(1) << 32},
+    };
+    daemon_socket(d, socket, name);
+    check_ok(guest_disk_open(&disk, &c, &e), &e);
+    return disk;
+}
+
 static void watch_open(struct watch *w, const struct daemon *d, const char *name, uint64_t features)
 {
     struct error e;
-    *w = (struct watch){.disk = daemon_connect(d, name, features, 1, 3, HOLE)};
+    *w = (struct watch){.disk = connect_disk(d, name, features)};
     check_ok(guest_request_open(w->requests, DEPTH, w->disk->guest, IO_MAX, &e), &e);
     w->before = malloc(w->disk->guest->span_bytes);
     assert_non_null(w->before);
@@ -233,7 +258,7 @@ static void check_types(const char *name, uint64_t features)
     uint64_t seed = features;
     watch_open(&w, &sluiced, name, features);
     check_ok(frontend_start_log(w.disk->frontend, &e), &e);
-    for (unsigned round = 0; round < 40; round++) {
+    for (unsigned round = 0; round < N_ROUNDS; round++) {
         for (unsigned i = 0; i < DEPTH; i++)
             prepare(&w, i, &seed);
         if (round % 2)
