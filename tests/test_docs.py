@@ -129,9 +129,14 @@ class Commands(unittest.TestCase):
 
 
 class Tables(unittest.TestCase):
-    """docs/spec.md and docs/hostile.md: the last two columns are functions and tests."""
+    """docs/spec.md and docs/hostile.md: the last two columns are functions and tests. docs/promises.md:
+    the last one is tests."""
 
     def setUp(self):
+        lines = (SOURCE / "docs/promises.md").read_text().splitlines()
+        promises = [line.strip("|").split("|") for line in lines if re.match(r"\|[^-]", line)]
+        self.promises = [row for row in promises if row[-1].strip() != "test"]
+        self.assertGreater(len(self.promises), 20)
         self.rows = []
         for name in ("spec.md", "hostile.md"):
             rows = [line.strip("|").split("|") for line in (SOURCE / "docs" / name).read_text().splitlines()
@@ -151,9 +156,14 @@ class Tables(unittest.TestCase):
                 self.assertRegex(row[2], r"`\w+\(\)`")
                 self.assertRegex(row[3], r"`test_\w+\.\w+: [^`]+`")
 
+    def test_each_promise_names_a_test(self):
+        for failure, *_, tests in self.promises:
+            with self.subTest(failure=failure):
+                self.assertRegex(tests, r"`test_\w+\.\w+: \w+`")
+
     def test_each_test_exists(self):
         """`test_ring.c: duplicate_head` is a word of tests/test_ring.c."""
-        for section, _, _, tests in self.rows:
+        for section, tests in [(row[0], row[-1]) for row in self.rows + self.promises]:
             for file, name in re.findall(r"`(test_\w+\.\w+): ([^`]+)`", tests):
                 with self.subTest(section=section, file=file, name=name):
                     paths = list((SOURCE / "tests").rglob(file))
