@@ -288,7 +288,11 @@ static void test_ring_without_a_record(void **state)
         front_share_memory(r);
         front_configure_queue(r, 0, layout ? 0x80008000 : 0);
         front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 1);
+        r->start_blocks = true;
         front_set_fd(r, VHOST_USER_SET_VRING_KICK, 0, r->kick[0]);
+        assert_true(session_is_kept(&r->device));
+        r->start_blocks = false;
+        session_check(r->session, 1000);
         assert_true(ring_is_started(&r->device.queues[0].ring));
         assert_int_equal(session_is_kept(&r->device), layout == 0);
         front_do_state(r, VHOST_USER_GET_VRING_BASE, 0, 0);

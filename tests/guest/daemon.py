@@ -23,11 +23,15 @@ class Daemon:
         self.log = self.folder / "sluiced.log"
         self.process = None
 
-    def start(self):
-        """Returns once every socket listens."""
-        command = [*guest.TIED, BUILD / "tools/sluiced", "--control", self.control_path, *self.arguments]
+    def command(self):
+        command = [BUILD / "tools/sluiced", "--control", self.control_path, *self.arguments]
         for line in self.lines:
             command += ["--add", line]
+        return command
+
+    def start(self):
+        """Returns once every socket listens."""
+        command = [*guest.TIED, *self.command()]
         with self.log.open("ab") as log:
             log_start = log.tell()
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

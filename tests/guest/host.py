@@ -36,9 +36,11 @@ class Host(unittest.TestCase):
         cls.addClassCleanup(folder.cleanup)
         cls.folder = pathlib.Path(folder.name)
 
+    daemon_class = Daemon
+
     @classmethod
     def serve(cls, *lines):
-        cls.daemon = Daemon(cls.folder, lines)
+        cls.daemon = cls.daemon_class(cls.folder, lines)
         cls.addClassCleanup(cls.daemon.close)
         cls.daemon.start()
 
