@@ -47,7 +47,7 @@ static void describe_plain(struct file_queue *f)
         f->slow |= 1u << DISK_WRITE;
     f->mask = i->is_direct ? MAX(i->offset_align, i->memory_align) - 1 : 0;
     // Not even asked: the file system may not answer (FUSE is asked whether it can be polled).
-    f->entry_flags = IOSQE_FIXED_FILE | (i->is_helped ? IOSQE_ASYNC : 0);
+    f->entry_flags = i->is_helped ? IOSQE_ASYNC : IOSQE_FIXED_FILE;
     f->patience = i->is_direct && !i->is_helped ? RWF_NOWAIT : 0;
 }
 
@@ -100,8 +100,15 @@ static void file_queue_stop(struct disk_queue *q)
     q->priv = NULL;
 }
 
+// An entry that goes to a helper thread unseen has its file looked up there, when its turn comes:
+// the queue may have moved by then, and its slot be another file's. Such entries name the
+// descriptor, which stays while a request is out.
 static int file_lane_enter(struct disk_queue *q)
 {
+    if (file_of(q)->image->is_helped) {
+        q->file_slot = file_of(q)->image->fd;
+        return 0;
+    }
     int slot = uring_add_file(&q->queue->lane->uring, q->disk->image->fd);
     if (slot < 0)
         return slot;
@@ -111,28 +118,12 @@ static int file_lane_enter(struct disk_queue *q)
 
 static void file_lane_leave(struct disk_queue *q)
 {
-    uring_remove_file(&q->queue->lane->uring, q->file_slot);
+    if (!file_of(q)->image->is_helped)
+        uring_remove_file(&q->queue->lane->uring, q->file_slot);
     q->file_slot = -1; // what goes on after a move to a lane that has no room fails, elsewhere
 }
 
 // ---- moves -------------------------------------------------------------------------------
-
-struct io_uring_sqe *file_entry(struct disk_request *r, uring_done *done)
-{
-    struct queue *q = r->queue->queue;
-    r->op = (struct uring_op){.done = done, .home = &q->uring};
-    return uring_entry(&q->lane->uring, &r->op);
-}
-
-unsigned file_segment(const struct disk_request *r, size_t *skip)
-{
-    unsigned i = 0;
-    size_t done = r->n_done;
-    while (done >= r->iov[i].iov_len)
-        done -= r->iov[i++].iov_len;
-    *skip = done;
-    return i;
-}
 
 static inline void start_move(struct disk_request *r, uring_done *done, int flags)
 {
@@ -199,9 +190,14 @@ enum disk_result file_advance(struct disk_request *r, int result)
 
 static uring_done plain_done, moved_done;
 
-static void start_plain(struct disk_request *r)
+static inline void start_plain(struct disk_request *r)
 {
     start_move(r, plain_done, file_of(r->queue)->patience);
+}
+
+void file_start_plain(struct disk_request *r)
+{
+    start_plain(r);
 }
 
 static __attribute__((noinline)) void plain_ended(struct disk_request *r, int result)
@@ -276,57 +272,6 @@ static inline bool is_aligned(const struct disk_request *r, uint32_t mask)
     return !(bits & mask);
 }
 
-// Memory may be less aligned than lengths: the strict test has failed, or was not made.
-static bool fits(const struct disk_request *r, const struct image *i)
-{
-    uint64_t lengths = r->offset, addresses = 0;
-    for (unsigned k = 0; k < r->n_iov; k++) {
-        lengths |= r->iov[k].iov_len;
-        addresses |= (uintptr_t)r->iov[k].iov_base;
-    }
-    return !(lengths & (i->offset_align - 1)) && !(addresses & (i->memory_align - 1));
-}
-
-static uint8_t needs_of(const struct disk_request *r, const struct image *i)
-{
-    bool is_range = r->operation > DISK_FLUSH;
-    uint8_t needs = is_range || i->is_helped ? NEED_HELPER : 0;
-    if (!is_range && !fits(r, i))
-        needs |= NEED_SLOT | NEED_HELPER;
-    if (!i->section || r->operation == DISK_READ)
-        return needs;
-    if (((r->offset | r->bytes) & (i->offset_align - 1)) == 0)
-        return needs | NEED_SHARE;
-    return needs | NEED_SLOT | NEED_HELPER | NEED_ALONE;
-}
-
-// What is not a whole unit of it stays as it is. False if nothing is left.
-static bool trim_discard(struct disk_request *r, const struct image *i)
-{
-    uint64_t unit = i->range_align, end = (r->offset + r->bytes) & ~(unit - 1);
-    r->offset = (r->offset + unit - 1) & ~(unit - 1);
-    r->bytes = r->offset < end ? (uint32_t)(end - r->offset) : 0;
-    return r->bytes && !image_is_refused(&i->cannot_punch);
-}
-
-static __attribute__((noinline)) void submit_slowly(struct disk_request *r)
-{
-    const struct image *i = r->queue->disk->image;
-    if (r->operation == DISK_FLUSH) {
-        file_flush(r);
-        return;
-    }
-    if (r->operation == DISK_DISCARD && !trim_discard(r, i)) {
-        r->result = DISK_OK;
-        return;
-    }
-    uint8_t needs = needs_of(r, i);
-    if (needs)
-        file_wait(r, needs);
-    else
-        start_plain(r);
-}
-
 static void file_submit(struct disk_queue *q, struct disk_request *const batch[], unsigned n)
 {
     const struct file_queue *f = file_of(q);
@@ -336,7 +281,7 @@ static void file_submit(struct disk_queue *q, struct disk_request *const batch[]
         if (likely(!(slow >> r->operation & 1) && (!mask || is_aligned(r, mask))))
             start_plain(r);
         else
-            submit_slowly(r);
+            file_submit_slowly(r);
     }
 }
 

@@ -93,8 +93,26 @@ static inline uint32_t file_left(const struct disk_request *r)
 }
 
 // An entry of the ring for @r; what takes a file has the queue's entry_flags.
-struct io_uring_sqe *file_entry(struct disk_request *r, uring_done *done);
+static inline struct io_uring_sqe *file_entry(struct disk_request *r, uring_done *done)
+{
+    struct queue *q = r->queue->queue;
+    r->op = (struct uring_op){.done = done, .home = &q->uring};
+    return uring_entry(&q->lane->uring, &r->op);
+}
 
+// The segment that @r has come to; *@skip bytes of it are done.
+static inline unsigned file_segment(const struct disk_request *r, size_t *skip)
+{
+    unsigned i = 0;
+    size_t done = r->n_done;
+    while (done >= r->iov[i].iov_len)
+        done -= r->iov[i++].iov_len;
+    *skip = done;
+    return i;
+}
+
+// As it is, with no needs.
+void file_start_plain(struct disk_request *r);
 // What is left of @r has its needs: its next entry.
 void file_step(struct disk_request *r);
 // What @result makes of a move from or to guest memory, or of a write.
@@ -105,8 +123,10 @@ enum disk_result file_error(struct disk_request *r, int result);
 void file_go_on(struct disk_request *r, enum disk_result result);
 // A file that has become shorter reads as zeros there, as a hole would.
 void file_zero_rest(struct disk_request *r);
-// The segment that @r has come to; *@skip bytes of it are done.
-unsigned file_segment(const struct disk_request *r, size_t *skip);
+
+// disk_file_needs.c
+// Begin a request that is not plain at first sight; its result may be there at once.
+void file_submit_slowly(struct disk_request *r);
 
 // disk_file_wait.c
 // Step when @r has what it needs.

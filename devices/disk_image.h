@@ -49,6 +49,9 @@ void image_close(struct image *i);
 int image_start(struct image *i, struct error *e);
 void image_stop(struct image *i);
 
+// Private to image_open(): direct or buffered, as the line and the file have it. The size is there.
+int image_choose_cache(struct image *i, struct disk *d, const struct line *l, struct error *e);
+
 static inline bool image_is_refused(const atomic_bool *flag)
 {
     return atomic_load_explicit(flag, memory_order_relaxed);
