@@ -18,7 +18,7 @@ struct tap {
     unsigned offloads; // enum offload: what the kernel takes
     int fds[TAP_PAIRS_MAX];
     bool is_started[TAP_PAIRS_MAX]; // [C] the writers
-    // What ended the interface (errno), once: whoever saw it first. 0: it is there.
+    // [W] of any reader: what ended the interface (errno). 0: it is there.
     _Atomic int error;
 };
 

@@ -121,10 +121,9 @@ static void read_done(struct uring_op *op, int result)
     b->is_reading = false;
     r->n_reading--;
     if (result < 0) {
-        int none = 0;
         if (!is_passing(r, -result)) {
             r->is_over = true;
-            atomic_compare_exchange_strong(&tap_of(r->queue)->error, &none, -result);
+            atomic_store(&tap_of(r->queue)->error, -result);
         }
         release(b);
         return;

@@ -11,7 +11,6 @@
 #include "devices/offload.h"
 #include "devices/packet.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 
@@ -99,14 +98,11 @@ static void write_done(struct uring_op *op, int result)
     struct write *wr = container_of(op, struct write, op);
     struct writer *w = wr->writer;
     struct write *lead = wr->lead;
-    int none = 0;
     if (likely(result >= 0)) {
         counter_add(&w->stats->n_frames, 1);
         counter_add(&w->stats->n_bytes, wr->bytes);
-    } else {
-        drop(w, DROP_UPLINK); // EIO: the interface is down, and may come up again
-        if (result == -EBADFD)
-            atomic_compare_exchange_strong(&w->tap->error, &none, EBADFD);
+    } else { // EIO: the interface is down. EBADFD: it has gone, as the reader says
+        drop(w, DROP_UPLINK);
     }
     if (wr != lead)
         w->free[w->n_free++] = wr;

@@ -497,6 +497,71 @@ static void test_headers(void **state)
     close(space);
 }
 
+static struct frame last_seen; // its head
+
+static void look_at_last(struct port_rig *rig, unsigned from, struct frame *f)
+{
+    (void)rig, (void)from;
+    last_seen = *f;
+    f->n_holders = 1;
+    port_rig_return(f);
+}
+
+static bool is_judged(void *context)
+{
+    const unsigned *want = context;
+    uint64_t n = port_rig.n_forwarded;
+    for (enum drop i = DROP_NONE; i < DROPS; i++)
+        n += port_rig_drops(0, i);
+    return n == *want;
+}
+
+// And back: what the kernel would say of a frame is checked as well.
+static void test_headers_from_the_kernel(void **state)
+{
+    (void)state;
+    static const struct {
+        struct virtio_net_hdr hdr;
+        uint32_t bytes; // header included
+        enum drop want;
+    } cases[] = {
+        {{0}, 100, DROP_NONE},
+        {{.flags = VIRTIO_NET_HDR_F_DATA_VALID}, 100, DROP_NONE},
+        {{.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 34}, 100, DROP_NONE},
+        {{.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 99}, 100, DROP_BAD_HEADER},
+        {{0}, 11, DROP_RUNT},
+        {{0}, 25, DROP_RUNT},
+        {{0}, 12 + 1014, DROP_NONE},
+        {{0}, 12 + 1015, DROP_GIANT},
+    };
+    struct error e;
+    int ends[2], space = space_open();
+    check_ok(port_rig_open_port(0, "tap=tap0 mtu=1000", &e), &e);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends), 0);
+    assert_int_equal(dup2(ends[0], tap(0)->fds[0]), tap(0)->fds[0]);
+    port_rig_attach(0);
+    port_rig.forward = look_at_last;
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        uint64_t n_before = port_rig_drops(0, cases[i].want);
+        memset(bytes, 0, sizeof(bytes));
+        memcpy(bytes, &cases[i].hdr, VIRTIO_NET_HDR_BYTES);
+        assert_int_equal(send(ends[1], bytes, cases[i].bytes, 0), cases[i].bytes);
+        port_rig_until(is_judged, &(unsigned){i + 1});
+        if (cases[i].want) {
+            assert_int_equal(port_rig_drops(0, cases[i].want), n_before + 1);
+            continue;
+        }
+        assert_int_equal(last_seen.is_csum_good, cases[i].hdr.flags / 2);
+        assert_int_equal(last_seen.needs_csum, cases[i].hdr.flags % 2);
+        assert_int_equal(last_seen.bytes, cases[i].bytes - 12);
+    }
+    port_rig_detach(0);
+    port_rig_close_port(0);
+    close(ends[0]);
+    close(ends[1]);
+    close(space);
+}
+
 static void test_mtu(void **state)
 {
     (void)state;
@@ -545,10 +610,15 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_tcp),         TEST(test_a_quiet_port_costs_nothing),
-        TEST(test_uso),         TEST(test_guests_datagrams),
-        TEST(test_vlan),        TEST(test_headers),
-        TEST(test_mtu),         TEST(test_queues_leave_and_come_back),
+        TEST(test_tcp),
+        TEST(test_a_quiet_port_costs_nothing),
+        TEST(test_uso),
+        TEST(test_guests_datagrams),
+        TEST(test_vlan),
+        TEST(test_headers),
+        TEST(test_headers_from_the_kernel),
+        TEST(test_mtu),
+        TEST(test_queues_leave_and_come_back),
         TEST(test_many_queues),
     };
     return cmocka_run_group_tests_name("tap", tests, NULL, NULL);

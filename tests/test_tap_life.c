@@ -175,6 +175,102 @@ static void test_all_buffers_are_kept(void **state)
     port_rig_remove(0);
 }
 
+static bool has_forwarded(void *context)
+{
+    return port_rig.n_forwarded >= *(unsigned *)context;
+}
+
+static void take(struct port_rig *rig, unsigned from, struct frame *f)
+{
+    (void)rig, (void)from;
+    f->n_holders = 1;
+    port_rig_return(f);
+}
+
+static void open_quiet(void)
+{
+    port_rig_add(0, "tap=tap0");
+    space_run("ip link set tap0 up multicast off && ip addr add 10.9.0.1/24 dev tap0 && "
+              "ip neigh add 10.9.0.10 lladdr 02:00:00:00:00:09 dev tap0");
+    port_rig_until(is_asleep, NULL);
+}
+
+// Many frames are read in few turns; frames one by one leave no more than two READs armed.
+static void test_reads_follow_the_load(void **state)
+{
+    (void)state;
+    open_quiet();
+    port_rig.forward = take;
+    int fd = open_socket();
+    for (unsigned i = 0; i < 300; i++)
+        assert_int_equal(send(fd, packet.bytes, 100, 0), 100);
+    uint64_t n_turns = port_rig.n_turns;
+    port_rig_until(has_forwarded, &(unsigned){port_rig.n_forwarded + 300});
+    assert_true(port_rig.n_turns - n_turns < 40);
+
+    for (unsigned i = 0; i < 100; i++) {
+        unsigned want = port_rig.n_forwarded + 1;
+        assert_int_equal(send(fd, packet.bytes, 100, 0), 100);
+        port_rig_until(has_forwarded, &want);
+        port_rig_until(is_asleep, NULL);
+    }
+    assert_in_range(port_rig.lane.uring.n_in_flight, 1, 2);
+    close(fd);
+    port_rig_remove(0);
+}
+
+static bool is_home;
+
+static void own_frame_is_home(struct frame *f)
+{
+    (void)f;
+    is_home = true;
+}
+
+static bool has_settled(void *context)
+{
+    struct queue *q = context;
+    return port_of(q)->type->settle(q);
+}
+
+// A queue leaves when its writes are done, and its frames are home; it takes no more meanwhile.
+static void test_leaving_waits(void **state)
+{
+    (void)state;
+    struct packet_spec s = {"", 0, 1, 0, 0, 0, 0, 0, 0, 100};
+    struct queue *queues;
+    open_quiet();
+    queues = port_rig.ports[0].device.queues;
+    packet_make(&packet, &s);
+    struct iovec iov = {packet.bytes, packet.n_bytes};
+    struct frame f = {.free = own_frame_is_home};
+    assert_int_equal(frame_parse(&f, &iov, 1, 0, NULL), DROP_NONE);
+    is_home = false;
+    port_rig_deliver(0, &f);
+    assert_false(has_settled(&queues[0]));
+    port_rig_until(has_settled, &queues[0]);
+    assert_true(is_home);
+    port_rig_deliver(0, &f);
+    assert_int_equal(port_rig_drops(0, DROP_LINK_DOWN), 1);
+    assert_true(has_settled(&queues[0]));
+
+    int fd = open_socket();
+    n_kept = 0;
+    port_rig.forward = keep;
+    assert_int_equal(send(fd, packet.bytes, 100, 0), 100);
+    port_rig_until(has_kept_one, NULL);
+    port_rig.ports[0].is_attached = false; // not polled any more
+    for (unsigned i = 0; i < 100; i++) {
+        assert_false(has_settled(&queues[1]));
+        port_rig_turn();
+    }
+    give_back();
+    port_rig_until(has_settled, &queues[1]);
+    assert_int_equal(port_rig.lane.uring.n_in_flight, 0);
+    close(fd);
+    port_rig_remove(0);
+}
+
 // ---- lines -----------------------------------------------------------------------------------
 
 static void test_lines(void **state)
@@ -236,8 +332,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_down_and_up), TEST(test_deleted),         TEST(test_all_buffers_are_kept),
-        TEST(test_lines),       TEST(test_lines_of_others),
+        TEST(test_down_and_up),           TEST(test_deleted),       TEST(test_all_buffers_are_kept),
+        TEST(test_reads_follow_the_load), TEST(test_leaving_waits), TEST(test_lines),
+        TEST(test_lines_of_others),
     };
     return cmocka_run_group_tests_name("tap_life", tests, NULL, NULL);
 }
