@@ -205,6 +205,8 @@ static void add_to_run(struct run *r, struct queue *to, struct frame *f)
         end_run(r);
     r->to = to;
     r->frames[r->n++] = f;
+    __builtin_prefetch(f); // another processor wrote it
+    __builtin_prefetch(f->head);
 }
 
 // Returns the work that it was.
