@@ -172,7 +172,8 @@ static void test_to_the_wire(void **state)
         s.payload = MIN(s.payload, 20000); // what the socket holds
         s.tag = 0;                         // a packet socket does not show them
         for (unsigned j = 0; j < ARRAY_LEN(steps); j++) {
-            s.gso_size = MIN(s.gso_size, j ? 200 : 1400); // many pieces, which are many batches
+            s.gso_size =
+                (uint16_t)MIN(s.gso_size, j ? 200 : 1400); // many pieces, which are many batches
             packet_make(&packet, &s);
             deliver_packet(steps[j]);
             check_wire(fd, &s);
