@@ -202,6 +202,10 @@ static void port_tell_queue(const struct queue *q, struct describer *to)
 static void port_tell(const struct device *d, struct describer *to)
 {
     const struct port *p = d->priv;
+    unsigned n = atomic_load_explicit(&p->n_receivers, memory_order_relaxed);
+    to->text(to, "switch", line_text(d->line, "switch", ""));
+    to->text(to, "link", n ? "up" : "down");
+    to->number(to, "receivers", n);
     if (p->type->tell)
         p->type->tell(p, to);
 }

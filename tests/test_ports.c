@@ -2,6 +2,7 @@
 // Lines of ports: what they say, what a bad one is told, what the front end is told then.
 #include "tests/net_rig.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define V1 VIRTIO_BIT(VIRTIO_F_VERSION_1)
@@ -78,6 +79,62 @@ static void mtu_is_checked(void **state)
     assert_string_equal(e.text, "port a: an MTU of 1501: mtu=1500 allows less");
 }
 
+// ---- what is told ------------------------------------------------------------------------
+
+static struct describer describer;
+static char told[1024];
+
+static void tell_number(struct describer *to, const char *name, uint64_t value)
+{
+    (void)to;
+    size_t n = strlen(told);
+    if (value || strcmp(name, "receivers") == 0)
+        snprintf(told + n, sizeof(told) - n, "%s=%llu ", name, (unsigned long long)value);
+}
+
+static void tell_text(struct describer *to, const char *name, const char *text)
+{
+    (void)to;
+    size_t n = strlen(told);
+    snprintf(told + n, sizeof(told) - n, "%s=%s ", name, text);
+}
+
+static void tell_open(struct describer *to, const char *name)
+{
+    tell_text(to, name, "{");
+}
+
+static void tell_close(struct describer *to)
+{
+    (void)to;
+    size_t n = strlen(told);
+    snprintf(told + n, sizeof(told) - n, "}");
+}
+
+static const char *tell(const struct net_end *end, int ring)
+{
+    describer = (struct describer){tell_number, tell_text, tell_open, tell_open, tell_close};
+    told[0] = '\0';
+    if (ring < 0)
+        port_device.tell(end->device, &describer);
+    else
+        port_device.tell_queue(end->rings[ring].queue, &describer);
+    return told;
+}
+
+static void link_and_drops_are_told(void **state)
+{
+    (void)state;
+    static const uint8_t data[12 + 60] = {[12] = 2, [17] = 0xbb, [18] = 2, [23] = 0xaa};
+    net_end_open(&rig, &a, &(struct net_end_config){.features = V1});
+    net_end_open(&rig, &b, &(struct net_end_config){.features = V1, .name = "b", .is_late = true});
+    assert_string_equal(tell(&a, -1), "switch=s link=up receivers=1 ");
+    assert_string_equal(tell(&b, -1), "switch=s link=down receivers=0 ");
+    net_end_send(&a, 1, data, sizeof(data), NULL, 0);
+    net_rig_run(&rig);
+    assert_string_equal(tell(&a, 1), "frames=1 frame_bytes=60 drops={ link-down=1 }");
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -85,6 +142,7 @@ int main(void)
         TEST(lines_are_checked),
         TEST(config_space_is_the_lines),
         TEST(mtu_is_checked),
+        TEST(link_and_drops_are_told),
     };
     return cmocka_run_group_tests_name("ports", tests, NULL, NULL);
 }
