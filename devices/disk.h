@@ -89,8 +89,8 @@ struct disk_queue {
     struct queue *queue;
     // [W] A request that was DISK_LATER has its result. Never called inside submit().
     void (*done)(struct disk_request *r);
-    void *priv;            // the back end's, from its queue_start to its queue_stop
-    int file_slot;         // file: in the lane's file table
+    void *priv;    // the back end's, from its queue_start to its queue_stop
+    int file_slot; // file: in the lane's file table, or its descriptor
     // [blk] enum blk_cache of the device; NULL: is_write_through stays as it is.
     _Atomic uint8_t *cache;
     bool is_write_through; // a write is stable when its result is DISK_OK

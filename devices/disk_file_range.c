@@ -60,9 +60,8 @@ static void zeros_stable(struct uring_op *op, int result)
 static void allocate(struct disk_request *r, uring_done *done, int mode, uint32_t bytes)
 {
     struct io_uring_sqe *sqe = file_entry(r, done);
-    io_uring_prep_fallocate(sqe, r->queue->file_slot, mode | FALLOC_FL_KEEP_SIZE,
+    io_uring_prep_fallocate(sqe, file_of(r->queue)->image->fd, mode | FALLOC_FL_KEEP_SIZE,
                             (off_t)file_position(r), bytes);
-    sqe->flags |= file_of(r->queue)->entry_flags;
 }
 
 static void write_zeros(struct disk_request *r, uint32_t bytes)
@@ -77,8 +76,7 @@ static void write_zeros(struct disk_request *r, uint32_t bytes)
 static void make_stable(struct disk_request *r)
 {
     struct io_uring_sqe *sqe = file_entry(r, zeros_stable);
-    io_uring_prep_fsync(sqe, r->queue->file_slot, IORING_FSYNC_DATASYNC);
-    sqe->flags |= file_of(r->queue)->entry_flags;
+    io_uring_prep_fsync(sqe, file_of(r->queue)->image->fd, IORING_FSYNC_DATASYNC);
 }
 
 // Up to the next whole unit, or to the range's end.

@@ -35,8 +35,7 @@ void file_sync(struct disk_request *r)
     while ((other = file_list_take(r->queue, &f->late)))
         file_list_add(f, &f->joined, other);
     struct io_uring_sqe *sqe = file_entry(r, synced);
-    io_uring_prep_fsync(sqe, r->queue->file_slot, IORING_FSYNC_DATASYNC);
-    sqe->flags |= file_of(r->queue)->entry_flags;
+    io_uring_prep_fsync(sqe, file_of(r->queue)->image->fd, IORING_FSYNC_DATASYNC);
 }
 
 void file_flush(struct disk_request *r)
