@@ -6,6 +6,8 @@
 // loop.
 #include "devices/switch_passage.h"
 
+#define VLAN_RESERVED 0xfff // IEEE 802.1Q, 9.6
+
 struct route {
     uint64_t source, destination; // fdb_mix()
     struct port *to;              // NULL: everybody
@@ -78,6 +80,8 @@ static inline enum drop admit(const struct port *from, struct frame *f)
             return DROP_BAD_VLAN;
         f->vlan |= from->vlan; // and the priority stays
     }
+    if (frame_vlan(f) == VLAN_RESERVED)
+        return DROP_BAD_VLAN;
     return frame_is_multicast(f) && is_reserved(f) ? DROP_RESERVED : DROP_NONE;
 }
 

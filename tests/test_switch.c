@@ -158,7 +158,7 @@ static void vlans_do_not_meet(void **state)
         {5, 0, 0x13, 20, DROP_NONE},      {5, 0x6000, 0x13, 0x6014, 0},
         {2, 10, 0, 0, DROP_BAD_VLAN},     {2, 20, 0, 0, DROP_BAD_VLAN},
         {3, 0x600a, 0, 0, DROP_BAD_VLAN}, {0, 0x4000, 0x02, 0x4000, DROP_NONE},
-        {1, 4094, 0x01, 4094, DROP_NONE},
+        {1, 4094, 0x01, 4094, DROP_NONE}, {1, 4095, 0, 0, DROP_BAD_VLAN},
     };
     static const uint16_t vlans[] = {0, 0, 10, 10, 20, 20};
     for (unsigned i = 0; i < ARRAY_LEN(vlans); i++)
