@@ -153,6 +153,68 @@ static void workers_wake_each_other(void **state)
     }
 }
 
+static unsigned poll_nothing(struct queue *q, unsigned budget)
+{
+    (void)q, (void)budget;
+    return 0;
+}
+
+// Work that comes right after its lane was polled for it, when nobody sees a sleeper to wake yet.
+struct latecomer {
+    struct queue queue;
+    struct lane_poll poll;
+    unsigned n_came;
+    bool has_come;
+    atomic_uint n_taken;
+};
+
+static unsigned take_latecomer(struct lane_poll *poll, unsigned budget)
+{
+    (void)budget;
+    struct latecomer *l = container_of(poll, struct latecomer, poll);
+    unsigned n = l->has_come;
+    l->n_taken += n;
+    l->has_come = l->n_came++ < 100;
+    return n;
+}
+
+static bool has_latecomer(const struct lane_poll *poll)
+{
+    return container_of(poll, const struct latecomer, poll)->has_come;
+}
+
+static int latecomer_enter(struct queue *q)
+{
+    lane_add_poll(q->lane, &container_of(q, struct latecomer, queue)->poll);
+    return 0;
+}
+
+static void latecomer_leave(struct queue *q)
+{
+    lane_remove_poll(&container_of(q, struct latecomer, queue)->poll);
+}
+
+static void worker_looks_again_before_it_sleeps(void **state)
+{
+    (void)state;
+    static const struct device_type type = {
+        .poll = poll_nothing,
+        .lane_enter = latecomer_enter,
+        .lane_leave = latecomer_leave,
+        .rest = player_rest,
+    };
+    struct device device = {.type = &type};
+    struct latecomer l = {
+        .queue = {.device = &device, .kick_fd = -1, .call_fd = -1},
+        .poll = {.poll = take_latecomer, .has_work = has_latecomer},
+    };
+    struct worker *w = crew_worker(0, WORKER_INTERRUPT);
+    attach(w, &l.queue);
+    crew_until(l.n_taken == 100);
+    detach(w, &l.queue);
+    crew_dismiss(w);
+}
+
 // Nobody polls a queue that sleeps, and its worker sleeps too.
 static void queue_without_ring_sleeps(void **state)
 {
@@ -175,12 +237,6 @@ static void queue_without_ring_sleeps(void **state)
     crew_dismiss(w);
     channel_close(&p[0].in);
     channel_close(&p[1].in);
-}
-
-static unsigned poll_nothing(struct queue *q, unsigned budget)
-{
-    (void)q, (void)budget;
-    return 0;
 }
 
 static int refuse(struct queue *q)
@@ -333,6 +389,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(workers_wake_each_other),
+        cmocka_unit_test(worker_looks_again_before_it_sleeps),
         cmocka_unit_test(queue_without_ring_sleeps),
         cmocka_unit_test(queue_without_ring_may_be_refused),
         cmocka_unit_test(sleeping_queue_is_roused),
