@@ -211,67 +211,69 @@ static double ratio(double a, double b)
     return b > 0 ? a / b : 0;
 }
 
-static void print_workers(const json_t *stats, const json_t *before, double seconds)
+static void add_worker(struct table *t, const json_t *w, const json_t *before, double unit)
 {
-    struct table t;
-    size_t i;
-    json_t *w;
-    table_open(&t, seconds > 0 ? "WORKER CPU NODE QUEUES PARKED BUSY% CYCLES/REQUEST REQUESTS/S "
-                                 "TURNS/S SLEEPS/S ENTERS/S"
-                               : "WORKER CPU NODE QUEUES PARKED BUSY% CYCLES/REQUEST REQUESTS "
-                                 "TURNS SLEEPS ENTERS");
-    double unit = seconds > 0 ? seconds : 1;
-    json_array_foreach(json_object_get(stats, "workers"), i, w)
-    {
-        const json_t *b = find_same(json_object_get(before, "workers"), w);
-        double busy = growth(w, b, "busy_cycles");
-        add_number(&t, w, "index");
-        add_number(&t, w, "cpu");
-        add_number(&t, w, "node");
-        add_number(&t, w, "queues");
-        add_number(&t, w, "parked");
-        table_add(&t, "%.1f", 100 * ratio(busy, growth(w, b, "cycles")));
-        table_add(&t, "%.0f", ratio(busy, growth(w, b, "requests")));
-        table_add(&t, "%.0f", growth(w, b, "requests") / unit);
-        table_add(&t, "%.0f", growth(w, b, "turns") / unit);
-        table_add(&t, "%.0f", growth(w, b, "sleeps") / unit);
-        table_add(&t, "%.0f", growth(w, b, "enters") / unit);
-    }
-    table_print(&t, stdout);
+    double busy = growth(w, before, "busy_cycles");
+    add_number(t, w, "index");
+    add_number(t, w, "cpu");
+    add_number(t, w, "node");
+    add_number(t, w, "queues");
+    add_number(t, w, "parked");
+    table_add(t, "%.1f", 100 * ratio(busy, growth(w, before, "cycles")));
+    table_add(t, "%.0f", ratio(busy, growth(w, before, "requests")));
+    table_add(t, "%.0f", growth(w, before, "requests") / unit);
+    table_add(t, "%.0f", growth(w, before, "turns") / unit);
+    table_add(t, "%.0f", growth(w, before, "sleeps") / unit);
+    table_add(t, "%.0f", growth(w, before, "enters") / unit);
 }
 
 // Bytes as the guest sees them: what the device wrote is what the guest got.
-static void print_queue_rates(const json_t *stats, const json_t *before, double seconds)
+static void add_queue(struct table *t, const json_t *q, const json_t *before, double unit)
 {
+    add_text(t, q, "device");
+    add_number(t, q, "index");
+    add_number(t, q, "worker");
+    add_number(t, q, "in_flight");
+    table_add(t, "%.0f", growth(q, before, "requests") / unit);
+    table_add(t, "%.1f", growth(q, before, "bytes_in") / unit / 1e6);
+    table_add(t, "%.1f", growth(q, before, "bytes_out") / unit / 1e6);
+    table_add(t, "%.0f", growth(q, before, "kicks") / unit);
+    table_add(t, "%.0f", growth(q, before, "calls") / unit);
+    add_number(t, q, "faults");
+}
+
+struct stats_table {
+    const char *list;
+    const char *totals, *rates; // its heading
+    void (*add)(struct table *t, const json_t *now, const json_t *before, double unit);
+};
+
+static const struct stats_table tables[] = {
+    {"workers", "WORKER CPU NODE QUEUES PARKED BUSY% CYCLES/REQUEST REQUESTS TURNS SLEEPS ENTERS",
+     "WORKER CPU NODE QUEUES PARKED BUSY% CYCLES/REQUEST REQUESTS/S TURNS/S SLEEPS/S ENTERS/S",
+     add_worker},
+    {"queues",
+     "DEVICE QUEUE WORKER IN-FLIGHT REQUESTS TO-GUEST-MB FROM-GUEST-MB KICKS CALLS FAULTS",
+     "DEVICE QUEUE WORKER IN-FLIGHT REQUESTS/S TO-GUEST-MB/S FROM-GUEST-MB/S KICKS/S CALLS/S "
+     "FAULTS",
+     add_queue},
+};
+
+static void print_stats(const struct stats_table *kind, const json_t *stats, const json_t *before)
+{
+    double seconds = before ? growth(stats, before, "time_ms") / 1000 : 0;
     struct table t;
     size_t i;
-    json_t *q;
-    table_open(&t, seconds > 0 ? "DEVICE QUEUE WORKER IN-FLIGHT REQUESTS/S TO-GUEST-MB/S "
-                                 "FROM-GUEST-MB/S KICKS/S CALLS/S FAULTS"
-                               : "DEVICE QUEUE WORKER IN-FLIGHT REQUESTS TO-GUEST-MB "
-                                 "FROM-GUEST-MB KICKS CALLS FAULTS");
-    double unit = seconds > 0 ? seconds : 1;
-    json_array_foreach(json_object_get(stats, "queues"), i, q)
-    {
-        const json_t *b = find_same(json_object_get(before, "queues"), q);
-        add_text(&t, q, "device");
-        add_number(&t, q, "index");
-        add_number(&t, q, "worker");
-        add_number(&t, q, "in_flight");
-        table_add(&t, "%.0f", growth(q, b, "requests") / unit);
-        table_add(&t, "%.1f", growth(q, b, "bytes_in") / unit / 1e6);
-        table_add(&t, "%.1f", growth(q, b, "bytes_out") / unit / 1e6);
-        table_add(&t, "%.0f", growth(q, b, "kicks") / unit);
-        table_add(&t, "%.0f", growth(q, b, "calls") / unit);
-        add_number(&t, q, "faults");
-    }
+    json_t *now;
+    table_open(&t, seconds > 0 ? kind->rates : kind->totals);
+    json_array_foreach(json_object_get(stats, kind->list), i, now) kind->add(
+        &t, now, find_same(json_object_get(before, kind->list), now), seconds > 0 ? seconds : 1);
     table_print(&t, stdout);
 }
 
 void view_stats(const json_t *stats, const json_t *before)
 {
-    double seconds = before ? growth(stats, before, "time_ms") / 1000 : 0;
-    print_workers(stats, before, seconds);
+    print_stats(&tables[0], stats, before);
     printf("\n");
-    print_queue_rates(stats, before, seconds);
+    print_stats(&tables[1], stats, before);
 }
