@@ -107,6 +107,7 @@ static bool settle(struct queue *q)
         return false;
     while (s->n_hoarded)
         queue_push(q, s->hoard[--s->n_hoarded], 8);
+    queue_rouse(q); // too late, and harmless
     return true;
 }
 

@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <unistd.h>
 
 static struct crew crew;
 
@@ -261,6 +262,22 @@ static void queue_without_ring_may_be_refused(void **state)
     crew_dismiss(w);
 }
 
+// Nobody looks into a ring that never started, whatever the queue has beside it.
+static void queue_without_ring_never_parks(void **state)
+{
+    (void)state;
+    static const struct device_type type = {.poll = player_poll};
+    struct device device = {.type = &type};
+    struct player p = {.queue = {.device = &device, .kick_fd = eventfd(0, 0), .call_fd = -1}};
+    struct worker *w = crew_worker(0, WORKER_INTERRUPT);
+    attach(w, &p.queue);
+    crew_until(p.n_polls > 100);
+    assert_int_equal(crew_stats(w).n_parked, 0);
+    detach(w, &p.queue);
+    crew_dismiss(w);
+    close(p.queue.kick_fd);
+}
+
 // ---- resting -----------------------------------------------------------------------------
 
 static void rouse(struct queue *q, void *argument)
@@ -392,6 +409,7 @@ int main(void)
         cmocka_unit_test(worker_looks_again_before_it_sleeps),
         cmocka_unit_test(queue_without_ring_sleeps),
         cmocka_unit_test(queue_without_ring_may_be_refused),
+        cmocka_unit_test(queue_without_ring_never_parks),
         cmocka_unit_test(sleeping_queue_is_roused),
         cmocka_unit_test(queue_that_stays_is_polled_on),
         cmocka_unit_test(leaving_queue_settles),
