@@ -285,30 +285,6 @@ static void wrong_directions_fault(void **state)
     }
 }
 
-// Frames to a port whose rings do not run yet, or not any more.
-static void link_follows_the_rings(void **state)
-{
-    (void)state;
-    net_end_open(&rig, &a, &(struct net_end_config){.features = V1});
-    net_end_open(&rig, &b, &(struct net_end_config){.features = V1, .name = "b", .is_late = true});
-    send_frame(&a, 0xbb, 0xaa, 60);
-    net_rig_run(&rig);
-    assert_int_equal(net_drops(&a, 1, DROP_LINK_DOWN), 1);
-    for (unsigned i = 0; i < 2; i++) {
-        net_end_start(&b, 0, 0);
-        if (i == 0)
-            net_end_post(&b, 0, 4, (uint32_t[]){2048}, 1);
-        send_frame(&a, 0xbb, 0xaa, 60);
-        net_rig_run(&rig);
-        assert_true(net_end_take(&b, 0, &taken));
-        net_end_stop(&b, 0);
-        send_frame(&a, 0xbb, 0xaa, 60);
-        net_rig_run(&rig);
-        assert_int_equal(net_drops(&a, 1, DROP_LINK_DOWN), 2 + i);
-    }
-    assert_int_equal(net_end_reap(&a, 1), 5);
-}
-
 // A hundred thousand bad frames between good ones: nothing is lost of what frames are made with.
 static void bad_frames_leak_nothing(void **state)
 {
@@ -452,38 +428,6 @@ static void tags_are_cut_and_put_back(void **state)
     }
 }
 
-// ---- what the front end says -------------------------------------------------------------
-
-static void a_migrated_guest_is_announced(void **state)
-{
-    (void)state;
-    static const uint8_t expected[] = {
-        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 1, 2, 3, 4, 5, 0x80, 0x35, // to all
-        0,    1,    8,    0,    6,    4,    0, 3,                         // reverse request
-        2,    1,    2,    3,    4,    5,    0, 0, 0, 0,                   // who asks
-        2,    1,    2,    3,    4,    5,    0, 0, 0, 0,                   // for itself
-    };
-    struct error e;
-    uint64_t mac = 0x050403020102;
-    open_pair(&(struct net_end_config){.features = V1});
-    net_end_post(&b, 0, 4, (uint32_t[]){2048}, 1);
-    for (unsigned i = 0; i < 2; i++) {
-        if (i == 1)
-            net_end_stop(&a, 1); // told while nothing runs: when it starts
-        check_ok(port_device.notify(a.device, DEVICE_RARP, mac, &e), &e);
-        if (i == 1)
-            net_end_start(&a, 1, 0);
-        else
-            for (unsigned q = 0; q < 2; q++)
-                port_device.queue_notify(a.rings[q].queue, DEVICE_RARP, mac);
-        net_rig_run(&rig);
-        assert_true(net_end_take(&b, 0, &taken));
-        assert_int_equal(taken.bytes, 60);
-        assert_memory_equal(taken.frame, expected, sizeof(expected));
-        assert_false(net_end_take(&b, 0, &taken));
-    }
-}
-
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -493,12 +437,10 @@ int main(void)
         TEST(drops_have_names),
         TEST(receivers_mtu_is_kept),
         TEST(wrong_directions_fault),
-        TEST(link_follows_the_rings),
         TEST(bad_frames_leak_nothing),
         TEST(addresses_are_those_looked_up),
         TEST(frames_run_out),
         TEST(tags_are_cut_and_put_back),
-        TEST(a_migrated_guest_is_announced),
     };
     return cmocka_run_group_tests_name("net", tests, NULL, NULL);
 }
