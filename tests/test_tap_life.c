@@ -271,6 +271,37 @@ static void test_leaving_waits(void **state)
     port_rig_remove(0);
 }
 
+// More segments than a WRITEV takes, and more frames than can be out: dropped, and sent home.
+static void test_limits(void **state)
+{
+    (void)state;
+    static struct frame frames[600];
+    static struct iovec iov[1200];
+    struct packet_spec s = {"", 0, 1, 0, 0, 0, 0, 0, 0, 1200 - 42};
+    open_quiet();
+    packet_make(&packet, &s);
+    for (unsigned i = 0; i < ARRAY_LEN(iov); i++)
+        iov[i] = (struct iovec){packet.bytes + i, 1};
+    struct frame f = {.free = own_frame_is_home};
+    assert_int_equal(frame_parse(&f, iov, ARRAY_LEN(iov), 0, NULL), DROP_NONE);
+    is_home = false;
+    port_rig_deliver(0, &f);
+    assert_true(is_home);
+    assert_int_equal(port_rig_drops(0, DROP_UPLINK), 1);
+
+    for (unsigned i = 0; i < ARRAY_LEN(frames); i++) {
+        frames[i].free = own_frame_is_home;
+        struct iovec whole = {packet.bytes, 60};
+        assert_int_equal(frame_parse(&frames[i], &whole, 1, 0, NULL), DROP_NONE);
+        frames[i].iov = iov; // of which nothing is read: that one has gone
+        frames[i].bytes = frames[i].n_head;
+        port_rig_deliver(0, &frames[i]);
+    }
+    assert_int_equal(port_rig_drops(0, DROP_UPLINK), 1 + 600 - 512);
+    port_rig_until(has_settled, &port_rig.ports[0].device.queues[0]);
+    port_rig_remove(0);
+}
+
 // ---- lines -----------------------------------------------------------------------------------
 
 static void test_lines(void **state)
@@ -332,8 +363,13 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_down_and_up),           TEST(test_deleted),       TEST(test_all_buffers_are_kept),
-        TEST(test_reads_follow_the_load), TEST(test_leaving_waits), TEST(test_lines),
+        TEST(test_down_and_up),
+        TEST(test_deleted),
+        TEST(test_all_buffers_are_kept),
+        TEST(test_reads_follow_the_load),
+        TEST(test_leaving_waits),
+        TEST(test_limits),
+        TEST(test_lines),
         TEST(test_lines_of_others),
     };
     return cmocka_run_group_tests_name("tap_life", tests, NULL, NULL);
