@@ -121,6 +121,17 @@ static void truncated_memory(struct attacker *a)
     frontend_kick(a->disk->frontend, 0);
 }
 
+// All memory goes, with the rings and the requests in it.
+static void memory_is_removed(struct attacker *a)
+{
+    struct error e;
+    submit_all(a);
+    frontend_remove_region(a->disk->frontend, 0, &e); // whatever the answer is
+    frontend_kick(a->disk->frontend, 0);
+    frontend_add_region(a->disk->frontend, 0, &e);
+    frontend_kick(a->disk->frontend, 0);
+}
+
 __attribute__((unused)) static void truncated_log(struct attacker *a)
 {
     struct error e;
@@ -233,6 +244,7 @@ static const struct attack attacks[] = {
     {"chain without end", chain_without_end},
     {"nothing to write", nothing_to_write},
     {"truncated memory", truncated_memory},
+    {"memory is removed", memory_is_removed},
 #if !UNDER_TSAN // atomics and the SIGBUS they raise are inside its runtime
     {"truncated log", truncated_log},
     {"truncated in-flight region", truncated_inflight},
