@@ -36,6 +36,8 @@ int ring_packed_open(struct ring *r, const struct ring_config *config, struct er
 bool ring_packed_map(struct ring *r, const struct mem *m);
 unsigned ring_packed_pop(struct ring *r, struct chain *out[], unsigned max);
 enum gather ring_packed_replay(struct ring *r, uint16_t entry, struct chain **out);
+// Go on where the device was, if the ring says that the base is an old one.
+void ring_packed_locate(struct ring *r);
 void ring_packed_retreat(struct ring *r, uint32_t n_descs);
 bool ring_packed_publish(struct ring *r);
 unsigned ring_packed_peek(struct ring *r, struct ring_plain out[], unsigned max, bool is_writable);

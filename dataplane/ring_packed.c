@@ -86,8 +86,10 @@ int ring_packed_open(struct ring *r, const struct ring_config *config, struct er
     if (r->next_avail >= r->size || r->next_used >= r->size)
         return error_set(e, EINVAL, "base 0x%x lies beyond a ring of size %u", config->base,
                          r->size);
-    if (!r->record)
+    if (!r->record) {
+        ring_packed_locate(r);
         return 0;
+    }
     if (config->record_is_own && !config->is_resumed && !was_used(r))
         ((struct inflight_packed *)r->record)->version = 0;
     return open_record(r, e);
