@@ -53,7 +53,11 @@ void fuse_disk_stop(pid_t pid)
 
 void fuse_disk_hang(pid_t pid)
 {
+    int status;
     assert_int_equal(kill(pid, SIGSTOP), 0);
+    // Its threads go on until they notice.
+    assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+    assert_true(WIFSTOPPED(status));
 }
 
 void fuse_disk_resume(pid_t pid)
