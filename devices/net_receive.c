@@ -296,13 +296,16 @@ static __attribute__((noinline)) enum drop put_special(struct net_receive *r, st
 // ---- the plain frame ---------------------------------------------------------------------
 
 // A frame that asks for nothing, and a buffer of one segment that holds it.
-static inline bool put_plain(struct net_receive *r, struct queue *q, const struct frame *f)
+static inline bool put_plain(struct net_receive *r, struct queue *q, const struct frame *f,
+                             const struct rules *rules)
 {
     struct chain *c = r->supply[r->n_taken];
     const uint32_t total = VIRTIO_NET_HDR_BYTES + f->bytes;
     if (unlikely(c->n_out || c->iov->iov_len < total))
         return false;
-    static const struct virtio_net_hdr header = {.num_buffers = 1};
+    struct virtio_net_hdr header = {.num_buffers = 1};
+    if (f->is_csum_good && rules->is_valid_told)
+        header.flags = VIRTIO_NET_HDR_F_DATA_VALID;
     uint8_t *to = c->iov->iov_base;
     memcpy(to, &header, VIRTIO_NET_HDR_BYTES);
     to += VIRTIO_NET_HDR_BYTES;
@@ -329,9 +332,9 @@ static inline enum drop put(struct net_receive *r, struct queue *q, const struct
     if (unlikely(r->is_filtered) &&
         !net_filter_takes(&r->queue.net->filter, f, f->vlan & rules->tags))
         return DROP_FILTERED;
-    bool is_plain = is_plain_queue && !(f->gso | f->needs_csum | f->is_csum_good) &&
-                    !(f->vlan & rules->tags) && r->n_taken < r->n_popped;
-    if (likely(is_plain) && likely(put_plain(r, q, f)))
+    bool is_plain = is_plain_queue && !(f->gso | f->needs_csum) && !(f->vlan & rules->tags) &&
+                    r->n_taken < r->n_popped;
+    if (likely(is_plain) && likely(put_plain(r, q, f, rules)))
         return DROP_NONE;
     return put_special(r, q, f, rules);
 }

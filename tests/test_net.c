@@ -380,6 +380,45 @@ static void frames_run_out(void **state)
     assert_int_equal(n_dropped, 1500 - 8);
 }
 
+// ---- from uplinks ------------------------------------------------------------------------
+
+static unsigned n_freed;
+
+static void count_freed(struct frame *f)
+{
+    (void)f;
+    n_freed++;
+}
+
+// An uplink checked the checksum: told to who understands it, with and without a tag.
+static void good_checksums_are_told(void **state)
+{
+    (void)state;
+    static const uint64_t features[] = {V1, V1 | VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM)};
+    for (unsigned i = 0; i < 4; i++) {
+        open_pair(&(struct net_end_config){.features = features[i % 2]});
+        net_end_post(&b, 0, 2, (uint32_t[]){2048}, 1);
+        struct queue *to = b.rings[0].queue;
+        struct frame f = {.bytes = 60,
+                          .n_head = 60,
+                          .is_csum_good = true,
+                          .vlan = (uint16_t)(i / 2),
+                          .home = a.rings[1].queue,
+                          .n_holders = 1,
+                          .free = count_freed},
+                     *frames = &f;
+        n_freed = 0;
+        port_of(to)->type->deliver(to, &frames, 1);
+        net_rig_run(&rig);
+        assert_int_equal(n_freed, 1);
+        assert_true(net_end_take(&b, 0, &taken));
+        assert_int_equal(taken.header.flags, i % 2 ? VIRTIO_NET_HDR_F_DATA_VALID : 0);
+        assert_int_equal(taken.bytes, 60 + 4 * (i / 2));
+        net_end_close(&a);
+        net_end_close(&b);
+    }
+}
+
 // ---- tags --------------------------------------------------------------------------------
 
 static const uint8_t tag[] = {0x81, 0x00, 0xa0, 0x07}; // priority 5, VLAN 7
@@ -440,6 +479,7 @@ int main(void)
         TEST(bad_frames_leak_nothing),
         TEST(addresses_are_those_looked_up),
         TEST(frames_run_out),
+        TEST(good_checksums_are_told),
         TEST(tags_are_cut_and_put_back),
     };
     return cmocka_run_group_tests_name("net", tests, NULL, NULL);
