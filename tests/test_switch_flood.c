@@ -18,10 +18,25 @@ enum { OTHERS = 64, RING = 64, ARRIVALS = 20, PATIENCE_S = 100 };
 
 static struct daemon sluiced;
 
+// Two workers where there are two CPUs: half of the frames go from one to the other.
+static const char *two_cpus(void)
+{
+    static char list[32];
+    cpu_set_t set;
+    unsigned n = 0;
+    sched_getaffinity(0, sizeof(set), &set);
+    for (int cpu = 0; cpu < CPU_SETSIZE && n < 2; cpu++) {
+        if (CPU_ISSET(cpu, &set))
+            snprintf(list + strlen(list), 16, n++ ? ",%d" : "%d", cpu);
+    }
+    return list;
+}
+
 static int start(void **state)
 {
     (void)state;
     daemon_open(&sluiced);
+    sluiced.workers = two_cpus();
     snprintf(sluiced.lines[sluiced.n_lines++], DAEMON_LINE_MAX, "switch s");
     for (unsigned i = 0; i <= OTHERS; i++) {
         char name[8], path[CHILD_PATH_MAX];
