@@ -56,7 +56,7 @@ static bool has_late(const struct lane_poll *p)
 
 void trail_enter(struct trail *t, struct lane *lane)
 {
-    full_fence(); // pair: late; the queue's home is written, then the channels are looked at
+    full_fence(); // pair late: the queue's home is written, then the channels are looked at
     lane_add_poll(lane, &t->poll);
 }
 
@@ -77,7 +77,7 @@ void trail_late(struct uring *u, struct uring_op *op, int result)
         channel_send(late_of(t, here->index),
                      &(struct channel_message){.extra = (uint32_t)result, .subject = op});
     assert(is_sent && "no more operations than a queue may have out");
-    full_fence(); // pair: late; the completion is sent, then the queue's home is read
+    full_fence(); // pair late: the completion is sent, then the queue's home is read
     struct uring *home = atomic_load_explicit(&q->uring, memory_order_relaxed);
     if (home)
         lane_wake(here, container_of(home, struct lane, uring));
