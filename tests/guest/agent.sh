@@ -123,6 +123,26 @@ table() {
     dmsetup suspend --noflush --nolockfs "$1" && dmsetup load "$1" --table "$2" && dmsetup resume "$1"
 }
 
+# net_up DEVICE ADDRESS [MTU]
+net_up() {
+    ip link set "$1" mtu "${3:-1500}" up
+    ip addr add "$2" dev "$1"
+}
+
+# receive_file PORT: prints the checksum of what comes, once it is all there.
+receive_file() {
+    [ -e /tmp/silence ] || mkfifo /tmp/silence # nc ends with its standard input
+    nc -l -p "$1" <>/tmp/silence | sha256sum | cut -d' ' -f1 >/tmp/received.$1
+}
+
+# send_file ADDRESS PORT MIB: random bytes; prints their checksum.
+send_file() {
+    dd if=/dev/urandom of=/tmp/sent bs=1M count="$3" status=none
+    until nc "$1" "$2" </tmp/sent; do sleep 0.2; done
+    sha256sum </tmp/sent | cut -d' ' -f1
+    rm /tmp/sent
+}
+
 # There is no udev: dmsetup makes the nodes.
 export DM_DISABLE_UDEV=1
 
