@@ -49,20 +49,25 @@ class Uplinks(unittest.TestCase):
         return json.loads(done.stdout)
 
     def exchange(self, *options):
-        """Frames there and back, each byte compared."""
+        """Frames there and back, each byte compared. A host's network may lose some: when the machine
+        stands still they are late, which the load takes for lost, and sends others."""
         command = [BUILD / "tools/sluice-bench", "net", f"{self.folder}/g0", f"{self.folder}/g1"]
         options = ["--mode", "echo", "--verify", "--frames", "2000", *options]
         done = subprocess.run(
             [*command, *options], capture_output=True, text=True, timeout=4 * DEADLINE_S
         )
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        said = [line for line in done.stderr.splitlines() if line.startswith("sluice-bench:")]
+        wrong = [line for line in said if "frames were lost" not in line]
+        self.assertEqual(wrong, [], done.stdout + done.stderr)
+        self.assertEqual(done.returncode, 1 if said else 0, done.stdout + done.stderr)
+        self.assertRegex(done.stdout, r"\b4000 received")
 
     def stop(self):
         self.daemon.send_signal(signal.SIGTERM)
         self.assertEqual(self.daemon.wait(DEADLINE_S), 0)
 
     def test_tap(self):
-        self.start("tap=t0", "tap=t1 queues=2")
+        self.start("tap=t0", "tap=t1")
         ip("link", "add", "name", "between", "type", "bridge", "mcast_snooping", "0")
         for i in range(2):
             ip("link", "set", f"t{i}", "master", "between")
