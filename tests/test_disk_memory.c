@@ -5,10 +5,16 @@
 #include "bench/stamp.h"
 #include "tests/check.h"
 #include "tests/daemon.h"
+#include "tests/disk_folder.h"
+#include "tests/fuse_disk.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PACKED     VIRTIO_BIT(VIRTIO_F_RING_PACKED)
 #define INDIRECT   VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC)
@@ -25,7 +31,7 @@ static struct daemon sluiced;
 
 static int start(void **state)
 {
-    (void)state;
+    disk_folder_enter(state);
     daemon_open(&sluiced);
     daemon_add_disk(&sluiced, "ram", "ram=4M");
     daemon_add_file_disk(&sluiced, "file", DISK_BYTES, "");
@@ -35,10 +41,9 @@ static int start(void **state)
 
 static int stop(void **state)
 {
-    (void)state;
     daemon_stop(&sluiced);
     daemon_close(&sluiced);
-    return 0;
+    return disk_folder_leave(state);
 }
 
 // A load has the first half of the disk, and its data in regions that stay. The late requests
@@ -50,7 +55,8 @@ struct rig {
     uint32_t generation;
 };
 
-static struct guest_disk *connect_disk(const char *name, uint64_t features, uint64_t protocol)
+static struct guest_disk *connect_disk(const struct daemon *d, const char *name, uint64_t features,
+                                       uint64_t protocol)
 {
     struct error e;
     struct guest_disk *disk;
@@ -67,15 +73,16 @@ static struct guest_disk *connect_disk(const char *name, uint64_t features, uint
                    .hole_bytes = HOLE,
                    .first_addr = UINT64_C(1) << 32},
     };
-    daemon_socket(&sluiced, socket, name);
+    daemon_socket(d, socket, name);
     check_ok(guest_disk_open(&disk, &c, &e), &e);
     return disk;
 }
 
-static void rig_open(struct rig *r, const char *name, uint64_t features, uint64_t protocol)
+static void rig_open(struct rig *r, const struct daemon *d, const char *name, uint64_t features,
+                     uint64_t protocol)
 {
     struct error e;
-    *r = (struct rig){.disk = connect_disk(name, features, protocol)};
+    *r = (struct rig){.disk = connect_disk(d, name, features, protocol)};
     struct guest *g = r->disk->guest;
     const struct disk_load_config c = {.pattern = DISK_LOAD_RANDRW,
                                        .block_bytes = 4096,
@@ -192,7 +199,7 @@ static void cycle(struct rig *r)
 static void run_cycles(const char *name, uint64_t features, uint64_t protocol, unsigned n)
 {
     struct rig r;
-    rig_open(&r, name, features, protocol);
+    rig_open(&r, &sluiced, name, features, protocol);
     for (unsigned i = 0; i < n; i++)
         cycle(&r);
     turn(&r, 0, true);
@@ -214,8 +221,88 @@ static void test_memory_changes_a_thousand_times(void **state)
         run_cycles(names[i / 4], layouts[i % 2], protocols[i / 2 % 2], n);
 }
 
+// ---- requests that hang in memory that goes ----------------------------------------------
+
+struct removal {
+    struct rig *rig;
+    pthread_t thread;
+    atomic_bool is_over;
+};
+
+static void *remove_region(void *argument)
+{
+    struct removal *m = argument;
+    put_region(m->rig, false);
+    m->is_over = true;
+    return NULL;
+}
+
+// How many requests the device says it has taken, in the record that it shares.
+static unsigned n_taken(const struct frontend *f, bool is_packed)
+{
+    uint8_t record[8192];
+    unsigned entry_bytes = is_packed ? 32 : 16,
+             n = 0; // "Inflight I/O tracking"; as large as the head
+    ssize_t bytes = pread(f->inflight_fd, record, sizeof record, 0);
+    for (ssize_t at = entry_bytes; at < bytes && at < entry_bytes * 129; at += entry_bytes)
+        n += record[at] != 0;
+    return n;
+}
+
+static void remove_under_hung_requests(const struct daemon *d, pid_t hung, uint64_t features)
+{
+    struct rig r, other;
+    struct removal m = {.rig = &r};
+    rig_open(&r, d, "hung", features, GUEST_DISK_PROTOCOL);
+    rig_open(&other, &sluiced, "ram", features, GUEST_DISK_PROTOCOL);
+    r.generation = 1;
+    late_submit(&r, VIRTIO_BLK_T_OUT);
+    late_collect(&r);
+    fuse_disk_hang(hung);
+    late_submit(&r, VIRTIO_BLK_T_OUT);
+    time_t deadline = time(NULL) + PATIENCE_S;
+    while (n_taken(r.disk->frontend, features & PACKED) < N_LATE)
+        assert_true(time(NULL) <= deadline);
+    assert_int_equal(pthread_create(&m.thread, NULL, remove_region, &m), 0);
+    turn(&other, 2000, true); // another disk goes on meanwhile
+    bool is_early = m.is_over;
+    fuse_disk_resume(hung);
+    pthread_join(m.thread, NULL);
+    assert_false(is_early);
+    late_collect(&r);
+    put_region(&r, true);
+    late_submit(&r, VIRTIO_BLK_T_IN);
+    late_collect(&r);
+    late_check(&r);
+    rig_close(&other);
+    rig_close(&r);
+}
+
+// The region stays until the last of them is back, and each of them ends well.
+static void test_memory_goes_after_hung_requests(void **state)
+{
+    (void)state;
+    static const char *const no_filter[] = {NULL};
+    struct daemon apart;
+    char folder[256], keys[300];
+    pid_t hung = fuse_disk_start("hung", no_filter);
+    daemon_open(&apart);
+    assert_non_null(getcwd(folder, sizeof folder));
+    snprintf(keys, sizeof keys, "file=%s/hung", folder);
+    daemon_add_disk(&apart, "hung", keys);
+    daemon_start(&apart);
+    remove_under_hung_requests(&apart, hung, INDIRECT);
+    remove_under_hung_requests(&apart, hung, INDIRECT | PACKED);
+    daemon_stop(&apart);
+    daemon_close(&apart);
+    fuse_disk_stop(hung);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory_changes_a_thousand_times)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_memory_changes_a_thousand_times),
+        cmocka_unit_test(test_memory_goes_after_hung_requests),
+    };
     return cmocka_run_group_tests_name("disk_memory", tests, start, stop);
 }
