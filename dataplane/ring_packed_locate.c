@@ -22,6 +22,16 @@ static bool is_rest(const struct ring *r, uint32_t at, bool is_last)
     return is_available && (is_last || flags & PACKED_DESC_NEXT);
 }
 
+// A ring that nobody has used says nothing.
+static bool is_blank(const struct ring *r)
+{
+    const struct packed_desc *ring = r->desc;
+    for (uint32_t at = 0; at < r->size; at++)
+        if (guest_load16(&ring[at].flags) & (PACKED_DESC_AVAIL | PACKED_DESC_USED))
+            return false;
+    return true;
+}
+
 // The first position from @at on whose USED bit is @bit; the size if there is none.
 static uint32_t find_bit(const struct ring *r, uint32_t at, bool bit)
 {
@@ -48,7 +58,7 @@ static bool is_plausible(const struct ring *r, uint32_t position, bool wrap)
 
 void ring_packed_locate(struct ring *r)
 {
-    if (is_plausible(r, r->next_used, r->used_wrap))
+    if (is_blank(r) || is_plausible(r, r->next_used, r->used_wrap))
         return;
     bool first = used_bit(r, 0);
     uint32_t position = find_bit(r, 0, !first);
