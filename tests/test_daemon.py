@@ -165,16 +165,18 @@ class Start(Case):
                 manager.settimeout(DEADLINE)
                 env = dict(os.environ, NOTIFY_SOCKET=address.replace("\0", "@"))
                 daemon = self.ready("--add", self.disk(), env=env)
+                self.assertIn(b"FDSTORE=1", manager.recv(100))  # kept from the start on
                 self.assertEqual(manager.recv(100), b"READY=1")
                 self.assertEqual(daemon.end(), 0)
 
-    def test_silent_when_the_start_fails(self):
+    def test_not_ready_when_the_start_fails(self):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(self.path("notify"))
             os.environ["NOTIFY_SOCKET"] = self.path("notify")
             self.addCleanup(os.environ.pop, "NOTIFY_SOCKET")
             self.refused("--add", self.disk("d", "file=/no/such"))
             manager.setblocking(False)
+            self.assertIn(b"FDSTORE=1", manager.recv(100))
             self.assertRaises(BlockingIOError, manager.recv, 100)
 
     def test_bad_lines_refuse_the_start(self):
