@@ -312,16 +312,46 @@ bool line_is_blank(const char *text)
     return *text == '\0' || *text == '#';
 }
 
+// The column in which the cursor is, and all further lines begin; the width of lines.
+#define HELP_COLUMN 24
+#define HELP_WIDTH  88
+
+static void print_wrapped(FILE *f, const char *text)
+{
+    int column = HELP_COLUMN;
+    for (int n; *text; text += n) {
+        text += strspn(text, blanks);
+        n = (int)strcspn(text, blanks);
+        if (column + 1 + n > HELP_WIDTH)
+            column = fprintf(f, "\n%*s", HELP_COLUMN, "") - 1;
+        column += fprintf(f, " %.*s", n, text);
+    }
+    fputc('\n', f);
+}
+
+// What the first column does not say of a key's values.
+static void help_add_values(const struct line_key *key, char *help, size_t n_bytes)
+{
+    char expected[LINE_EXPECT_MAX];
+    bool is_plain = key->kind == LINE_FLAG || key->kind == LINE_CHOICE ||
+                    (key->kind == LINE_TEXT && key->max == 0);
+    line_value_expect(key, expected);
+    if (!is_plain)
+        snprintf(help, n_bytes, "; %s", expected);
+}
+
 void line_print_help(const struct line_schema *schema, void *stream)
 {
     fprintf(stream, "%s NAME: %s\n", schema->type, schema->help);
     const struct line_key *key;
     for (unsigned i = 0; (key = key_at(schema, i)); i++) {
-        char shown[64], expected[LINE_EXPECT_MAX];
+        char shown[64], values[LINE_EXPECT_MAX + 2] = "", help[sizeof(values) + ERROR_TEXT_MAX];
         bool has_value = key->kind != LINE_FLAG;
         snprintf(shown, sizeof(shown), "%s%s%s", key->name, has_value ? "=" : "", placeholder(key));
-        line_value_expect(key, expected);
-        fprintf(stream, "  %-18s %s; %s%s\n", shown, key->help, expected,
-                key->required ? "; needed" : "");
+        help_add_values(key, values, sizeof(values));
+        snprintf(help, sizeof(help), "%s%s%s%s", key->help, values, key->required ? "; needed" : "",
+                 key->one_of ? "; exactly one of these" : "");
+        fprintf(stream, "  %-*s", HELP_COLUMN - 2, shown);
+        print_wrapped(stream, help);
     }
 }

@@ -298,11 +298,13 @@ static void help_shows_every_key(void **state)
     (void)state;
     static const char *const rows[] = {
         "disk NAME: a block device\n",
-        "\n  file=PATH          an image; a text of at least 1 byte\n",
-        "\n  read-only          refuse writes; a flag, without a value\n",
-        "\n  queues=N           queues; " QUEUES "\n",
-        "\n  mode=server|client listen or connect; one of server, client\n",
-        "\n  socket=PATH        s; a text of 1 to 20 bytes; needed\n",
+        "\n  file=PATH              an image; exactly one of these\n",
+        "\n  read-only              refuse writes\n",
+        "\n  queues=N               queues; " QUEUES "\n",
+        "\n  mode=server|client     listen or connect\n",
+        "\n  socket=PATH            s; a text of 1 to 20 bytes; needed\n",
+        "\n  ram=SIZE               memory; a size (K, M, G, T) of at least 512; exactly one of"
+        "\n                         these\n",
     };
     char *text = NULL;
     size_t n = 0;
