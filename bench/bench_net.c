@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define LINK_SECONDS 10 // for a frame to get through at all
+#define LINK_SECONDS 30 // for a frame to get through at all
 
 static int turn(void *load, uint64_t *n_left, struct error *e)
 {

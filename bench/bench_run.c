@@ -10,6 +10,7 @@
 #define TURNS_BETWEEN_LOOKS 64   // turns between two looks at the clock
 #define STALL_SECONDS       30.0 // without an answer: the device hangs
 #define LOSS_SECONDS        1.0  // without a frame: those on their way are lost
+#define COUNT_LOSS_SECONDS  20.0 // likewise, where a number of them was asked for, and no time
 
 static volatile sig_atomic_t is_interrupted;
 
@@ -50,6 +51,7 @@ static int look(struct run *run, bool has_progress, struct error *e)
 {
     const struct bench_load *load = run->load;
     double now = now_s(), limit = run->result->options->seconds;
+    double loss_s = limit > 0 ? LOSS_SECONDS : COUNT_LOSS_SECONDS;
     bool is_waiting = load->n_in_flight(load->load) > 0;
     if (has_progress || !is_waiting)
         run->last_progress = now;
@@ -57,7 +59,7 @@ static int look(struct run *run, bool has_progress, struct error *e)
         report_progress(run, now);
     if (is_interrupted || (limit > 0 && now - run->started >= limit))
         run->n_left = 0;
-    if (now - run->last_progress > LOSS_SECONDS && load->give_up && load->give_up(load->load))
+    if (now - run->last_progress > loss_s && load->give_up && load->give_up(load->load))
         run->last_progress = now;
     if (now - run->last_progress > STALL_SECONDS)
         return error_set(e, ETIMEDOUT, "no answer for %.0f s", STALL_SECONDS);
