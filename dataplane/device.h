@@ -167,15 +167,21 @@ int device_open(struct device **out, const struct device_type *type, struct line
                 const struct lane_set *lanes, struct error *e);
 void device_close(struct device *d);
 
+// [W] Something of @q is to be published at the end of the step.
+static inline void queue_touch(struct queue *q)
+{
+    if (q->is_touched)
+        return;
+    q->is_touched = true;
+    q->touched_next = q->lane->touched;
+    q->lane->touched = q;
+}
+
 // [W] Give @c back to the driver. The worker publishes it at the end of its step.
 static inline void queue_push(struct queue *q, struct chain *c, uint32_t used_len)
 {
     ring_push(&q->ring, c, used_len);
-    if (!q->is_touched) {
-        q->is_touched = true;
-        q->touched_next = q->lane->touched;
-        q->lane->touched = q;
-    }
+    queue_touch(q);
 }
 
 // [W] A queue that sleeps is polled again from this turn or the next on.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Frames for a driver. Buffers are popped a batch ahead, frames are copied into them, and what is
+// Frames for a driver. Plain ones go into plain buffers, which takes no slot of the ring. For the
+// others buffers are popped a batch ahead, frames are copied into them, and what is
 // left is given back to the ring. A frame that the driver takes as it is becomes one piece: the
 // header we build, the bytes of head[], then the sender's. One that it does not becomes several.
 //
@@ -31,6 +32,11 @@ struct rules {
     bool is_valid_told; // DATA_VALID is understood
     uint16_t tags;      // bits of frame.vlan that the driver sees: all or none
     uint32_t mtu;       // 0: no limit
+};
+
+// What was delivered of a batch.
+struct tally {
+    uint64_t n_frames, bytes;
 };
 
 // What becomes one received frame: @n_head bytes at @head, then @bytes of @frame from @offset on.
@@ -284,29 +290,37 @@ static __attribute__((noinline)) enum drop put_cut(struct net_receive *r, struct
     return reason;
 }
 
-static __attribute__((noinline)) enum drop put_special(struct net_receive *r, struct queue *q,
-                                                       const struct frame *f,
-                                                       const struct rules *rules)
+// Whether the driver gets @f at all.
+static inline enum drop admit(const struct net_receive *r, const struct frame *f,
+                              const struct rules *rules)
 {
+    if (unlikely(!port_is_within_mtu(f, rules->mtu)))
+        return DROP_MTU;
+    if (unlikely(r->is_filtered) &&
+        !net_filter_takes(&r->queue.net->filter, f, f->vlan & rules->tags))
+        return DROP_FILTERED;
+    return DROP_NONE;
+}
+
+static enum drop put(struct net_receive *r, struct queue *q, const struct frame *f,
+                     const struct rules *rules)
+{
+    enum drop reason = admit(r, f, rules);
+    if (reason)
+        return reason;
     if (offload_is_taken(f, rules->offloads))
         return put_whole(r, q, f, rules);
     return put_cut(r, q, f, rules);
 }
 
-// ---- the plain frame ---------------------------------------------------------------------
+// ---- plain frames ------------------------------------------------------------------------
 
-// A frame that asks for nothing, and a buffer of one segment that holds it.
-static inline bool put_plain(struct net_receive *r, struct queue *q, const struct frame *f,
-                             const struct rules *rules)
+// A frame that asks for nothing, into a buffer that holds it. Returns the bytes written.
+static inline uint32_t write_plain(uint8_t *to, const struct frame *f, const struct rules *rules)
 {
-    struct chain *c = r->supply[r->n_taken];
-    const uint32_t total = VIRTIO_NET_HDR_BYTES + f->bytes;
-    if (unlikely(c->n_out || c->iov->iov_len < total))
-        return false;
     struct virtio_net_hdr header = {.num_buffers = 1};
     if (f->is_csum_good && rules->is_valid_told)
         header.flags = VIRTIO_NET_HDR_F_DATA_VALID;
-    uint8_t *to = c->iov->iov_base;
     memcpy(to, &header, VIRTIO_NET_HDR_BYTES);
     to += VIRTIO_NET_HDR_BYTES;
     uint32_t left = f->bytes - f->n_head;
@@ -319,24 +333,44 @@ static inline bool put_plain(struct net_receive *r, struct queue *q, const struc
         memcpy(to, (const uint8_t *)f->iov->iov_base + f->skip, left);
     else
         frame_copy(f, f->n_head, to, left);
-    r->n_taken++;
-    queue_push(q, c, total);
-    return true;
+    return VIRTIO_NET_HDR_BYTES + f->bytes;
 }
 
-static inline enum drop put(struct net_receive *r, struct queue *q, const struct frame *f,
-                            const struct rules *rules, bool is_plain_queue)
+static inline bool is_plain(const struct frame *f, const struct rules *rules)
 {
-    if (unlikely(!port_is_within_mtu(f, rules->mtu)))
-        return DROP_MTU;
-    if (unlikely(r->is_filtered) &&
-        !net_filter_takes(&r->queue.net->filter, f, f->vlan & rules->tags))
-        return DROP_FILTERED;
-    bool is_plain = is_plain_queue && !(f->gso | f->needs_csum) && !(f->vlan & rules->tags) &&
-                    r->n_taken < r->n_popped;
-    if (likely(is_plain) && likely(put_plain(r, q, f, rules)))
-        return DROP_NONE;
-    return put_special(r, q, f, rules);
+    return !(f->gso | f->needs_csum) && !(f->vlan & rules->tags);
+}
+
+// Put the frames at the front that are plain into plain buffers. Returns how many; @tally adds up.
+static unsigned put_plain(const struct net_receive *r, struct queue *q,
+                          struct frame *const frames[], unsigned n, const struct rules *rules,
+                          struct tally *tally)
+{
+    struct ring_plain buffers[RING_BATCH_MAX];
+    uint32_t lengths[RING_BATCH_MAX];
+    unsigned n_buffers = ring_peek(&q->ring, buffers, MIN(n, RING_BATCH_MAX), true);
+    for (unsigned i = 0; i < n_buffers; i++)
+        __builtin_prefetch(buffers[i].at, 1);
+    unsigned done = 0, used = 0;
+    for (; done < n && used < n_buffers; done++) {
+        const struct frame *f = frames[done];
+        if (unlikely(!is_plain(f, rules) || buffers[used].bytes < VIRTIO_NET_HDR_BYTES + f->bytes))
+            break;
+        enum drop reason = admit(r, f, rules);
+        if (unlikely(reason)) {
+            counter_add(&r->queue.stats->n_drops[reason], 1);
+            continue;
+        }
+        lengths[used] = write_plain(buffers[used].at, f, rules);
+        tally->bytes += f->bytes;
+        used++;
+    }
+    if (used) {
+        ring_spend(&q->ring, buffers, lengths, used);
+        queue_touch(q);
+    }
+    tally->n_frames += used;
+    return done;
 }
 
 // ---- a batch -----------------------------------------------------------------------------
@@ -355,25 +389,36 @@ static inline struct rules rules_of(const struct net_receive *r)
     };
 }
 
+// The others, with all that a driver may ask for.
+static __attribute__((noinline)) void put_others(struct net_receive *r, struct queue *q,
+                                                 struct frame *const frames[], unsigned n,
+                                                 const struct rules *rules, struct tally *tally)
+{
+    refill(r, q, n);
+    for (unsigned i = 0; i < n; i++) {
+        enum drop reason = put(r, q, frames[i], rules);
+        if (reason) {
+            counter_add(&r->queue.stats->n_drops[reason], 1);
+        } else {
+            tally->n_frames++;
+            tally->bytes += frames[i]->bytes;
+        }
+    }
+    give_back(r, q);
+}
+
 void net_deliver(struct queue *to, struct frame *const frames[], unsigned n)
 {
     struct net_receive *r = to->priv;
-    struct port_stats *stats = r->queue.stats;
     const struct rules rules = rules_of(r);
-    const bool is_plain_queue = r->queue.header_bytes == VIRTIO_NET_HDR_BYTES;
-    uint64_t n_frames = 0, bytes = 0;
-    refill(r, to, n);
-    for (unsigned i = 0; i < n; i++) {
-        enum drop reason = put(r, to, frames[i], &rules, is_plain_queue);
-        if (unlikely(reason)) {
-            counter_add(&stats->n_drops[reason], 1);
-        } else {
-            n_frames++;
-            bytes += frames[i]->bytes;
-        }
+    struct tally tally = {0};
+    unsigned done = 0;
+    if (likely(r->queue.header_bytes == VIRTIO_NET_HDR_BYTES))
+        done = put_plain(r, to, frames, n, &rules, &tally);
+    if (unlikely(done < n))
+        put_others(r, to, frames + done, n - done, &rules, &tally);
+    for (unsigned i = 0; i < n; i++)
         frame_return(to->lane, frames[i]);
-    }
-    give_back(r, to);
-    counter_add(&stats->n_frames, n_frames);
-    counter_add(&stats->n_bytes, bytes);
+    counter_add(&r->queue.stats->n_frames, tally.n_frames);
+    counter_add(&r->queue.stats->n_bytes, tally.bytes);
 }

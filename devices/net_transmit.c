@@ -18,9 +18,11 @@ struct net_transmit {
     uint32_t gso_types;       // one bit for each gso_type that was negotiated
     uint8_t gso_flags, flags; // bits of gso_type and of flags, likewise
     unsigned n_free, n_frames;
+    unsigned n_slow;    // polls for which frames are expected to stay away
     bool is_announcing; // announcement is under way
     struct frame announcement;
     struct frame *free[NET_FRAMES_MAX];
+    struct iovec whole[NET_FRAMES_MAX]; // by frame: the sender's bytes, when no chain has them
     struct frame frames[];
 };
 
@@ -186,12 +188,11 @@ static unsigned parse_batch(struct queue *q, struct chain *const chains[], unsig
     return n_frames;
 }
 
-unsigned net_transmit_poll(struct queue *q, unsigned budget)
+static unsigned poll_chains(struct queue *q, unsigned max)
 {
     struct net_transmit *t = q->priv;
     struct chain *chains[RING_BATCH_MAX];
     struct frame *frames[RING_BATCH_MAX];
-    unsigned max = MIN(MIN(budget, RING_BATCH_MAX), t->n_free);
     unsigned n = ring_pop(&q->ring, chains, max);
     if (n == 0)
         return 0;
@@ -206,6 +207,128 @@ unsigned net_transmit_poll(struct queue *q, unsigned budget)
     counter_add(&t->queue.stats->n_bytes, bytes);
     switch_forward(port_of(q), q->lane, frames, n_frames, t->queue.stats);
     return n;
+}
+
+// ---- plain chains ------------------------------------------------------------------------
+//
+// Most frames are one descriptor, ask for nothing, and are home before switch_forward() returns:
+// then the ring needs no slots for them. If some are not home, because another worker or an uplink
+// has them, the chains are popped after all.
+
+#define AT_HOME   UINT32_MAX // frame.id
+#define SLOW_RUNS 64         // polls with slots, after one that had to pop late
+
+static void plain_is_home(struct frame *f)
+{
+    struct net_transmit *t = f->home->priv;
+    t->free[t->n_free++] = f;
+    f->id = AT_HOME;
+}
+
+// The chain that it came from is not what it was.
+static void lost_is_home(struct frame *f)
+{
+    struct net_transmit *t = f->home->priv;
+    t->free[t->n_free++] = f;
+}
+
+// Some frames are away: have their chains popped. The driver may have changed what we looked at.
+static __attribute__((noinline)) void pop_late(struct queue *q, const struct ring_plain plain[],
+                                               struct frame *const all[], unsigned n)
+{
+    struct net_transmit *t = q->priv;
+    struct chain *chains[RING_BATCH_MAX];
+    unsigned n_popped = ring_pop(&q->ring, chains, n);
+    t->n_slow = SLOW_RUNS;
+    for (unsigned i = 0; i < n; i++) {
+        bool is_same = i < n_popped && chains[i]->id == plain[i].id;
+        bool is_away = all[i] && all[i]->id != AT_HOME;
+        if (!is_same)
+            ring_fault(&q->ring, RING_BAD_HEAD, plain[i].id);
+        if (is_away) {
+            all[i]->id = plain[i].id;
+            all[i]->free = is_same ? frame_is_home : lost_is_home;
+        }
+        if (i < n_popped && !(is_same && is_away))
+            queue_push(q, chains[i], 0);
+    }
+}
+
+// A frame of @p; NULL: dropped. False: it asks for something.
+static inline bool parse_plain(struct net_transmit *t, struct queue *q, const struct ring_plain *p,
+                               struct frame **out)
+{
+    const uint32_t skip = t->queue.header_bytes;
+    struct virtio_net_hdr hdr;
+    *out = NULL;
+    enum drop reason = DROP_RUNT;
+    if (likely(p->bytes >= skip + FRAME_BYTES_MIN)) {
+        memcpy(&hdr, p->at, VIRTIO_NET_HDR_BYTES_LEGACY);
+        copied();
+        if (unlikely(hdr.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM || hdr.gso_type))
+            return false;
+        struct frame *f = t->free[t->n_free - 1];
+        struct iovec *whole = &t->whole[f - t->frames];
+        *whole = (struct iovec){p->at, p->bytes};
+        reason = frame_parse(f, whole, 1, skip, NULL);
+        if (likely(!reason && port_is_within_mtu(f, t->mtu))) {
+            f->home = q;
+            f->id = p->id;
+            f->free = plain_is_home;
+            t->n_free--;
+            *out = f;
+            return true;
+        }
+        reason = reason ? reason : DROP_GIANT;
+    }
+    counter_add(&t->queue.stats->n_drops[reason], 1);
+    return true;
+}
+
+// Take the plain chains at the front. Returns how many.
+static unsigned poll_plain(struct queue *q, unsigned max)
+{
+    struct net_transmit *t = q->priv;
+    struct ring_plain plain[RING_BATCH_MAX];
+    struct frame *all[RING_BATCH_MAX], *frames[RING_BATCH_MAX];
+    unsigned n_plain = ring_peek(&q->ring, plain, max, false), n = 0, n_frames = 0;
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < n_plain; i++)
+        __builtin_prefetch(plain[i].at);
+    const unsigned n_free = t->n_free;
+    for (; n < n_plain && parse_plain(t, q, &plain[n], &all[n]); n++) {
+        if (likely(all[n] != NULL)) {
+            bytes += all[n]->bytes;
+            frames[n_frames++] = all[n];
+        }
+    }
+    if (n == 0)
+        return 0;
+    counter_add(&t->queue.stats->n_frames, n_frames);
+    counter_add(&t->queue.stats->n_bytes, bytes);
+    if (likely(n_frames))
+        switch_forward(port_of(q), q->lane, frames, n_frames, t->queue.stats);
+    if (likely(t->n_free == n_free)) {
+        ring_spend(&q->ring, plain, NULL, n);
+        queue_touch(q);
+    } else {
+        pop_late(q, plain, all, n);
+    }
+    return n;
+}
+
+// ---- poll --------------------------------------------------------------------------------
+
+unsigned net_transmit_poll(struct queue *q, unsigned budget)
+{
+    struct net_transmit *t = q->priv;
+    unsigned max = MIN(MIN(budget, RING_BATCH_MAX), t->n_free);
+    unsigned n = 0;
+    if (likely(!t->n_slow))
+        n = poll_plain(q, max);
+    else
+        t->n_slow--;
+    return likely(n) ? n : poll_chains(q, max);
 }
 
 // ---- announcing --------------------------------------------------------------------------
