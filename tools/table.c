@@ -2,7 +2,6 @@
 #include "tools/table.h"
 
 #include <assert.h>
-#include <ctype.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -47,7 +46,8 @@ void table_add(struct table *t, const char *format, ...)
 
 static bool is_numeric(const char *cell)
 {
-    return isdigit((unsigned char)cell[0]) || strcmp(cell, "-") == 0;
+    bool is_number = cell[0] && cell[strspn(cell, "0123456789.")] == '\0';
+    return is_number || strcmp(cell, "-") == 0;
 }
 
 static void measure(const struct table *t, unsigned column, int *width, bool *is_right)
