@@ -29,15 +29,15 @@ static const struct option_spec common_options[] = {
      "N guests: %d in SOCKET becomes 0, 1, ..."},
     {"time", OPTION_SECONDS, AT(seconds), 0, 0, NULL, "SECONDS", "how long (default 10)"},
     {"rate", OPTION_NUMBER, AT(rate), 1, UINT32_MAX, NULL, "N",
-     "so many a second, all guests together; latency counts from when each was due"},
+     "so many a second in all; latency counts from when each was due"},
     {"verify", OPTION_FLAG, AT(is_verified), 0, 0, NULL, NULL,
      "compare each byte that comes back with what was sent or written"},
     {"cpu", OPTION_COUNT, AT(cpu), 0, 65535, NULL, "N", "pin this program to processor N"},
     {"server-cpu", OPTION_COUNT, AT(server_cpu), 0, 65535, NULL, "N",
-     "where the back end's worker is: how near it is gets measured before and after"},
+     "where the back end's worker is: measures how near that is"},
     {"ring", OPTION_CHOICE, AT(ring), 0, 0, layouts, "LAYOUT", "split or packed (default split)"},
     {"ring-size", OPTION_COUNT, AT(ring_size), 1, PACKED_SIZE_MAX, NULL, "N",
-     "descriptors in a ring (default: what depth needs; blk 128, net 256 at least)"},
+     "descriptors in a ring (default by depth: blk 128, net 256 or more)"},
     {"indirect", OPTION_FLAG, AT(is_indirect), 0, 0, NULL, NULL,
      "requests and frames as indirect tables (blk: default)"},
     {"direct", OPTION_FLAG, AT(is_direct), 0, 0, NULL, NULL,
@@ -68,8 +68,9 @@ static const struct option_spec blk_options[] = {
 
 static const struct option_spec net_options[] = {
     {"mode", OPTION_CHOICE, AT(mode), 0, 0, modes, "MODE",
-     "forward: even guests send to odd ones; both: all send; echo: odd ones send back;\n"
-     "                     pingpong: an echo of one frame at a time (default forward)"},
+     "forward: even guests send to odd ones; both: all send; echo:\n"
+     "                     odd ones send back; pingpong: an echo of one frame at a time\n"
+     "                     (default forward)"},
     {"size", OPTION_TEXT, AT(size), 0, 0, NULL, "BYTES",
      "of a frame with its Ethernet header, or imix (default 64)"},
     {"frames", OPTION_NUMBER, AT(n_units), 1, UINT64_MAX - 1, NULL, "N",

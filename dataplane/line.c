@@ -333,8 +333,8 @@ static void print_wrapped(FILE *f, const char *text)
 static void help_add_values(const struct line_key *key, char *help, size_t n_bytes)
 {
     char expected[LINE_EXPECT_MAX];
-    bool is_plain = key->kind == LINE_FLAG || key->kind == LINE_CHOICE ||
-                    (key->kind == LINE_TEXT && key->max == 0);
+    bool is_any = key->max == 0 && key->min <= 1 && key->kind != LINE_MAC; // text or size
+    bool is_plain = key->kind == LINE_FLAG || key->kind == LINE_CHOICE || is_any;
     line_value_expect(key, expected);
     if (!is_plain)
         snprintf(help, n_bytes, "; %s", expected);

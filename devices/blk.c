@@ -237,7 +237,8 @@ static const struct line_key blk_keys[] = {
      .kind = LINE_SIZE,
      .min = 1,
      .value = "SIZE",
-     .help = "ram, null: host-managed zones of that size, all empty at first"},
+     .help = "ram, null: host-managed zones of that size, a power of two from 64K to 1T, all "
+             "empty at first"},
     {.name = "zones-open",
      .kind = LINE_NUMBER,
      .min = 1,
