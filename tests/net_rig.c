@@ -57,6 +57,24 @@ void net_rig_close(struct net_rig *rig)
     free(rig->set);
 }
 
+struct net_rig net_rig;
+
+int net_rig_setup(void **state)
+{
+    (void)state;
+    net_rig_open(&net_rig);
+    return 0;
+}
+
+int net_rig_teardown(void **state)
+{
+    (void)state;
+    while (net_rig.ends)
+        net_end_close(net_rig.ends);
+    net_rig_close(&net_rig);
+    return 0;
+}
+
 static void publish(struct lane *lane)
 {
     while (lane->touched) {

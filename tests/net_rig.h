@@ -78,6 +78,10 @@ int net_device(struct net_rig *rig, struct device **out, const char *line, struc
 
 void net_rig_open(struct net_rig *rig);
 void net_rig_close(struct net_rig *rig);
+// Set-up and tear-down of a test on this rig; the ends that are still open are closed.
+extern struct net_rig net_rig;
+int net_rig_setup(void **state);
+int net_rig_teardown(void **state);
 // Until nothing happens any more.
 void net_rig_run(struct net_rig *rig);
 

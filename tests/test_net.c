@@ -13,25 +13,8 @@
 #define MERGEABLE VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF)
 #define HASH      VIRTIO_BIT(VIRTIO_NET_F_HASH_REPORT)
 
-static struct net_rig rig;
 static struct net_end a, b;
 static struct net_taken taken;
-
-static int setup(void **state)
-{
-    (void)state;
-    net_rig_open(&rig);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    while (rig.ends)
-        net_end_close(rig.ends);
-    net_rig_close(&rig);
-    return 0;
-}
 
 // Header zeros, then a frame of @bytes to @to from @from, each byte of the rest its own.
 static uint32_t compose(uint8_t *out, const struct net_end *end, uint8_t to, uint8_t from,
@@ -49,8 +32,8 @@ static void open_pair(const struct net_end_config *config)
 {
     struct net_end_config other = *config;
     other.name = "b";
-    net_end_open(&rig, &a, config);
-    net_end_open(&rig, &b, &other);
+    net_end_open(&net_rig, &a, config);
+    net_end_open(&net_rig, &b, &other);
 }
 
 // ---- every way to lay a frame out --------------------------------------------------------
@@ -109,10 +92,10 @@ static void frames_cross_in_every_shape(void **state)
     for (unsigned m = 0; m < ARRAY_LEN(modes); m++) {
         for (unsigned k = 0; k < ARRAY_LEN(buffers); k++) {
             unsigned other = (m * 5 + k) % ARRAY_LEN(modes);
-            net_end_open(&rig, &a,
+            net_end_open(&net_rig, &a,
                          &(struct net_end_config){.features = modes[m].features,
                                                   .is_indirect = modes[m].is_indirect});
-            net_end_open(&rig, &b,
+            net_end_open(&net_rig, &b,
                          &(struct net_end_config){.features = modes[other].features,
                                                   .is_indirect = modes[other].is_indirect,
                                                   .name = "b"});
@@ -121,7 +104,7 @@ static void frames_cross_in_every_shape(void **state)
                 for (unsigned l = 0; l < ARRAY_LEN(lengths); l++) {
                     uint32_t bytes = compose(data, &a, 0xbb, 0xaa, lengths[l]);
                     net_end_send(&a, 1, data, bytes, cuts[c].sizes, cuts[c].n);
-                    net_rig_run(&rig);
+                    net_rig_run(&net_rig);
                     assert_int_equal(net_end_reap(&a, 1), 1);
                     if (!net_end_take(&b, 0, &taken))
                         fail_msg("%s to %s: nothing came", modes[m].name, modes[other].name);
@@ -153,7 +136,7 @@ static void frames_are_merged(void **state)
         for (unsigned i = 0; i < ARRAY_LEN(lengths); i++) {
             uint32_t bytes = compose(data, &a, 0xbb, 0xaa, lengths[i]);
             net_end_send(&a, 1, data, bytes, NULL, 0);
-            net_rig_run(&rig);
+            net_rig_run(&net_rig);
             assert_true(net_end_take(&b, 0, &taken));
             check_frame(data, &a, lengths[i]);
             assert_int_equal(taken.n_buffers, (lengths[i] + 12 + 127) / 128);
@@ -161,11 +144,11 @@ static void frames_are_merged(void **state)
                 assert_int_equal(taken.used[k], 128);
         }
         net_end_send(&a, 1, data, compose(data, &a, 0xbb, 0xaa, 128 * 60 - 11), NULL, 0);
-        net_rig_run(&rig);
+        net_rig_run(&net_rig);
         assert_false(net_end_take(&b, 0, &taken)); // one byte more than there is room
         assert_int_equal(net_drops(&b, 0, DROP_TOO_SMALL), 1);
         net_end_send(&a, 1, data, compose(data, &a, 0xbb, 0xaa, 100), NULL, 0);
-        net_rig_run(&rig);
+        net_rig_run(&net_rig);
         assert_true(net_end_take(&b, 0, &taken)); // it took no buffer with it
         assert_int_equal(b.rings[0].queue->ring.n_in_flight, 0);
         net_end_close(&a);
@@ -208,7 +191,7 @@ static void drops_have_names(void **state)
         if (cases[i].buffer)
             net_end_post(&b, 0, 1, &cases[i].buffer, 1);
         send_frame(&a, 0xbb, 0xaa, cases[i].bytes);
-        net_rig_run(&rig);
+        net_rig_run(&net_rig);
         assert_int_equal(net_end_reap(&a, 1), 1);
         bool is_dropped = cases[i].reason || cases[i].at_receiver;
         assert_int_equal(net_end_take(&b, 0, &taken), !is_dropped);
@@ -227,13 +210,13 @@ static void drops_have_names(void **state)
 static void receivers_mtu_is_kept(void **state)
 {
     (void)state;
-    net_end_open(&rig, &a, &(struct net_end_config){.features = V1});
-    net_end_open(&rig, &b,
+    net_end_open(&net_rig, &a, &(struct net_end_config){.features = V1});
+    net_end_open(&net_rig, &b,
                  &(struct net_end_config){.features = V1, .name = "b", .line = "mtu=1500"});
     net_end_post(&b, 0, 4, (uint32_t[]){2048}, 1);
     send_frame(&a, 0xbb, 0xaa, 1514);
     send_frame(&a, 0xbb, 0xaa, 1515);
-    net_rig_run(&rig);
+    net_rig_run(&net_rig);
     assert_true(net_end_take(&b, 0, &taken));
     assert_false(net_end_take(&b, 0, &taken));
     assert_int_equal(net_drops(&b, 0, DROP_MTU), 1);
@@ -264,19 +247,19 @@ static void wrong_directions_fault(void **state)
     for (unsigned also_right = 0; also_right < 2; also_right++) {
         open_pair(&(struct net_end_config){.features = V1});
         offer_wrong(&a, 1, also_right);
-        net_rig_run(&rig);
+        net_rig_run(&net_rig);
         assert_int_equal(a.rings[1].queue->ring.fault, RING_BAD_REQUEST);
         assert_int_equal(a.rings[1].queue->ring.n_in_flight, 0);
         net_end_post(&a, 0, 1, (uint32_t[]){2048}, 1);
         offer_wrong(&b, 0, also_right);
         send_frame(&b, 0xaa, 0xbb, 60); // b still sends, a still receives
-        net_rig_run(&rig);
+        net_rig_run(&net_rig);
         assert_true(net_end_take(&a, 0, &taken));
         net_end_close(&a);
-        net_end_open(&rig, &a, &(struct net_end_config){.features = V1});
+        net_end_open(&net_rig, &a, &(struct net_end_config){.features = V1});
         send_frame(&a, 0xbb, 0xaa, 60);
         send_frame(&a, 0xbb, 0xaa, 60);
-        net_rig_run(&rig);
+        net_rig_run(&net_rig);
         assert_int_equal(b.rings[0].queue->ring.fault, RING_BAD_REQUEST);
         assert_int_equal(net_drops(&b, 0, DROP_FAULT), 2);
         assert_int_equal(net_end_reap(&a, 1), 2);
@@ -305,13 +288,13 @@ static void bad_frames_leak_nothing(void **state)
             bytes = 60; // a good one
         net_end_send(&a, 1, data, MAX(bytes, 1), NULL, 0);
         if (i % 32 == 31) {
-            net_rig_run(&rig);
+            net_rig_run(&net_rig);
             net_end_reap(&a, 1);
             while (net_end_take(&b, 0, &taken))
                 ;
         }
     }
-    net_rig_run(&rig);
+    net_rig_run(&net_rig);
     net_end_reap(&a, 1);
     assert_int_equal(net_drops(&a, 1, DROP_RUNT), 20000);
     assert_int_equal(net_drops(&a, 1, DROP_BAD_HEADER), 40000);
@@ -331,8 +314,9 @@ static void addresses_are_those_looked_up(void **state)
     (void)state;
     static uint8_t data[NET_FRAME_MAX];
     for (unsigned tagged = 0; tagged < 2; tagged++) {
-        net_end_open(&rig, &a, &(struct net_end_config){.features = V1});
-        net_end_open(&rig, &b, &(struct net_end_config){.features = V1, .name = "b", .lane = 1});
+        net_end_open(&net_rig, &a, &(struct net_end_config){.features = V1});
+        net_end_open(&net_rig, &b,
+                     &(struct net_end_config){.features = V1, .name = "b", .lane = 1});
         net_end_post(&b, 0, 4, (uint32_t[]){2048}, 1);
         uint32_t bytes = compose(data, &a, 0xbb, 0xaa, 64);
         uint32_t n_fixed = 14;
@@ -344,7 +328,7 @@ static void addresses_are_those_looked_up(void **state)
         port_device.poll(a.rings[1].queue, 32);
         assert_false(port_device.settle(a.rings[1].queue)); // on its way
         memset(a.send_area, 0xff, bytes);
-        net_rig_run(&rig);
+        net_rig_run(&net_rig);
         assert_true(port_device.settle(a.rings[1].queue));
         assert_true(net_end_take(&b, 0, &taken));
         assert_int_equal(taken.bytes, 64);
@@ -361,9 +345,9 @@ static void frames_run_out(void **state)
 {
     (void)state;
     net_end_open(
-        &rig, &a,
+        &net_rig, &a,
         &(struct net_end_config){.features = V1, .ring_size = 2048, .memory = UINT64_C(32) << 20});
-    net_end_open(&rig, &b, &(struct net_end_config){.features = V1, .name = "b", .lane = 1});
+    net_end_open(&net_rig, &b, &(struct net_end_config){.features = V1, .name = "b", .lane = 1});
     net_end_post(&b, 0, 8, (uint32_t[]){2048}, 1);
     for (unsigned i = 0; i < 1500; i++)
         send_frame(&a, 0xbb, 0xaa, 60);
@@ -371,7 +355,7 @@ static void frames_run_out(void **state)
     while ((popped = port_device.poll(a.rings[1].queue, 32)))
         n += popped;
     assert_int_equal(n, 1024);
-    net_rig_run(&rig);
+    net_rig_run(&net_rig);
     unsigned n_back = 0;
     for (unsigned i = 0; i < 1500; i++)
         n_back += net_end_reap(&a, 1);
@@ -409,7 +393,7 @@ static void good_checksums_are_told(void **state)
                      *frames = &f;
         n_freed = 0;
         port_of(to)->type->deliver(to, &frames, 1);
-        net_rig_run(&rig);
+        net_rig_run(&net_rig);
         assert_int_equal(n_freed, 1);
         assert_true(net_end_take(&b, 0, &taken));
         assert_int_equal(taken.header.flags, i % 2 ? VIRTIO_NET_HDR_F_DATA_VALID : 0);
@@ -438,8 +422,8 @@ static void tags_are_cut_and_put_back(void **state)
     };
     static uint8_t data[NET_FRAME_MAX];
     for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
-        net_end_open(&rig, &a, &(struct net_end_config){.features = V1, .line = cases[i].from});
-        net_end_open(&rig, &b,
+        net_end_open(&net_rig, &a, &(struct net_end_config){.features = V1, .line = cases[i].from});
+        net_end_open(&net_rig, &b,
                      &(struct net_end_config){.features = V1, .line = cases[i].to, .name = "b"});
         net_end_post(&b, 0, 2, (uint32_t[]){2048}, 1);
         uint32_t bytes = compose(data, &a, 0xff, 0xaa, 100);
@@ -450,7 +434,7 @@ static void tags_are_cut_and_put_back(void **state)
             bytes += 4;
         }
         net_end_send(&a, 1, data, bytes, (uint32_t[]){27}, 1);
-        net_rig_run(&rig);
+        net_rig_run(&net_rig);
         assert_int_equal(net_end_take(&b, 0, &taken), !cases[i].reason);
         assert_int_equal(net_drops(&a, 1, DROP_BAD_VLAN), !!cases[i].reason);
         if (!cases[i].reason) {
@@ -469,7 +453,7 @@ static void tags_are_cut_and_put_back(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, net_rig_setup, net_rig_teardown)
     const struct CMUnitTest tests[] = {
         TEST(frames_cross_in_every_shape),
         TEST(frames_are_merged),

@@ -17,24 +17,13 @@
 #define OK  VIRTIO_NET_OK
 #define ERR VIRTIO_NET_ERR
 
-static struct net_rig rig;
 static struct net_end a, b;
 static struct net_taken taken;
 
 static int setup(void **state)
 {
-    (void)state;
-    net_rig_open(&rig);
-    net_end_open(&rig, &a, &(struct net_end_config){.features = V1});
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    while (rig.ends)
-        net_end_close(rig.ends);
-    net_rig_close(&rig);
+    net_rig_setup(state);
+    net_end_open(&net_rig, &a, &(struct net_end_config){.features = V1});
     return 0;
 }
 
@@ -43,7 +32,7 @@ static unsigned open_b(uint64_t features, const char *line)
 {
     bool has_pairs = features & (B(MQ) | B(RSS));
     unsigned n_rings = has_pairs ? 9 : 3;
-    net_end_open(&rig, &b,
+    net_end_open(&net_rig, &b,
                  &(struct net_end_config){
                      .features = features, .name = "b", .line = line, .n_rings = n_rings});
     net_end_post(&b, 0, 8, (uint32_t[]){2048}, 1);
@@ -58,7 +47,7 @@ static void send_to(const uint8_t to[6], const uint8_t *tag)
     if (tag)
         memcpy(data + 24, tag, 4);
     net_end_send(&a, 1, data, sizeof(data), NULL, 0);
-    net_rig_run(&rig);
+    net_rig_run(&net_rig);
     net_end_reap(&a, 1);
 }
 
@@ -171,7 +160,7 @@ static void a_command_without_an_answer_faults(void **state)
         struct driver_chain chain = {.segments = &segment, .n_out = 1, .n_direct = 1}, *c = &chain;
         assert_int_equal(driver_add(b.rings[control].driver, &c, 1), 1);
         driver_publish(b.rings[control].driver);
-        net_rig_run(&rig);
+        net_rig_run(&net_rig);
         assert_int_equal(b.rings[control].queue->ring.fault, RING_BAD_REQUEST);
         assert_true(arrives(own, NULL)); // the others go on
         net_end_close(&b);
@@ -190,7 +179,7 @@ static void an_answer_without_a_command(void **state)
     struct error e;
     assert_int_equal(driver_add(b.rings[control].driver, &c, 1), 1);
     driver_publish(b.rings[control].driver);
-    net_rig_run(&rig);
+    net_rig_run(&net_rig);
     assert_int_equal(driver_poll(b.rings[control].driver, &used, 1, &e), 1);
     assert_int_equal(used.len, 1);
     assert_int_equal(*b.answer, ERR);
@@ -364,7 +353,7 @@ static void pairs_are_used_as_wanted(void **state)
 static void enabled_pairs_are_used(void **state)
 {
     (void)state;
-    net_end_open(&rig, &b,
+    net_end_open(&net_rig, &b,
                  &(struct net_end_config){
                      .features = V1 | B(MQ), .name = "b", .line = "queues=4", .n_rings = 8});
     assert_int_equal(n_receivers(), 4);
@@ -376,7 +365,7 @@ static void enabled_pairs_are_used(void **state)
 static void the_control_queue_has_its_place(void **state)
 {
     (void)state;
-    net_end_open(&rig, &b,
+    net_end_open(&net_rig, &b,
                  &(struct net_end_config){
                      .features = CONTROL, .name = "b", .line = "queues=4", .n_rings = 3});
     set_mode(2, 0, 1);
@@ -391,7 +380,7 @@ static void offloads_are_switched(void **state)
     uint8_t command[10] = {5, 0};
     uint8_t data[12 + 64] = {1, 0, 0, 0, 0, 0, 14, 0, 0, 0};
     net_end_close(&a);
-    net_end_open(&rig, &a, &(struct net_end_config){.features = V1 | B(CSUM)});
+    net_end_open(&net_rig, &a, &(struct net_end_config){.features = V1 | B(CSUM)});
     unsigned control = open_b(CONTROL | B(GUEST_CSUM), NULL);
     memcpy(data + 12, own, 6);
     memcpy(data + 18, (uint8_t[]){2, 0, 0, 0, 0, 0xaa}, 6);
@@ -400,7 +389,7 @@ static void offloads_are_switched(void **state)
         memcpy(command + 2, &offloads, 8);
         assert_int_equal(net_end_command(&b, control, command, sizeof(command), 16), OK);
         net_end_send(&a, 1, data, sizeof(data), NULL, 0);
-        net_rig_run(&rig);
+        net_rig_run(&net_rig);
         assert_true(net_end_take(&b, 0, &taken));
         assert_int_equal(taken.header.flags, on & 1 ? 0 : VIRTIO_NET_HDR_F_NEEDS_CSUM);
     }
@@ -429,7 +418,7 @@ static void a_driver_is_asked_to_announce(void **state)
     // Another daemon: a port that has never met this driver.
     struct device *first = b.device, *second;
     struct error e;
-    check_ok(net_device(&rig, &second, "port c switch=s socket=/nowhere", &e), &e);
+    check_ok(net_device(&net_rig, &second, "port c switch=s socket=/nowhere", &e), &e);
     b.rings[control].queue = &second->queues[control];
     b.device = second;
     net_end_start(&b, control, 0);
@@ -445,7 +434,7 @@ static void a_driver_is_asked_to_announce(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, net_rig_teardown)
     const struct CMUnitTest tests[] = {
         TEST(commands_are_checked),
         TEST(commands_need_features),

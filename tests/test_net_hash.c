@@ -12,29 +12,18 @@
 #define OK  VIRTIO_NET_OK
 #define ERR VIRTIO_NET_ERR
 
-static struct net_rig rig;
 static struct net_end a, b;
 static struct net_taken taken;
 
 static int setup(void **state)
 {
-    (void)state;
-    net_rig_open(&rig);
-    net_end_open(&rig, &a, &(struct net_end_config){.features = V1});
-    net_end_open(&rig, &b,
+    net_rig_setup(state);
+    net_end_open(&net_rig, &a, &(struct net_end_config){.features = V1});
+    net_end_open(&net_rig, &b,
                  &(struct net_end_config){
                      .features = SEVERAL, .name = "b", .line = "queues=4", .n_rings = 9});
     for (unsigned i = 0; i < 4; i++)
         net_end_post(&b, 2 * i, 4, (uint32_t[]){2048}, 1);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    while (rig.ends)
-        net_end_close(rig.ends);
-    net_rig_close(&rig);
     return 0;
 }
 
@@ -85,7 +74,7 @@ static void send_flow(const struct flow *f, uint8_t proto, bool is_fragment)
                        (uint8_t)f->to},
            4);
     net_end_send(&a, 1, data, sizeof(data), NULL, 0);
-    net_rig_run(&rig);
+    net_rig_run(&net_rig);
     net_end_reap(&a, 1);
 }
 
@@ -210,7 +199,7 @@ static void the_table_steers(void **state)
     uint8_t data[12 + 60] = {0}; // no IP
     memcpy(data + 12, own, 6);
     net_end_send(&a, 1, data, sizeof(data), NULL, 0);
-    net_rig_run(&rig);
+    net_rig_run(&net_rig);
     assert_int_equal(queue_that_got(), 2);
     set_pairs(1); // back to one queue
     send_flow(&flows[0], 6, false);
@@ -258,7 +247,7 @@ static void a_stopped_queue_is_not_steered_to(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, net_rig_teardown)
     const struct CMUnitTest tests[] = {
         TEST(hashes_are_reported),
         TEST(steering_is_checked),

@@ -12,30 +12,13 @@
 #define PACKED    VIRTIO_BIT(VIRTIO_F_RING_PACKED)
 #define MERGEABLE VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF)
 
-static struct net_rig rig;
 static struct net_end a, b;
 static struct net_taken taken;
 
-static int setup(void **state)
-{
-    (void)state;
-    net_rig_open(&rig);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    while (rig.ends)
-        net_end_close(rig.ends);
-    net_rig_close(&rig);
-    return 0;
-}
-
 static void open_pair(uint64_t features)
 {
-    net_end_open(&rig, &a, &(struct net_end_config){.features = features});
-    net_end_open(&rig, &b, &(struct net_end_config){.features = features, .name = "b"});
+    net_end_open(&net_rig, &a, &(struct net_end_config){.features = features});
+    net_end_open(&net_rig, &b, &(struct net_end_config){.features = features, .name = "b"});
 }
 
 // From a to b.
@@ -43,15 +26,16 @@ static void send_frame(uint32_t bytes)
 {
     static uint8_t data[4096] = {[12] = 2, [17] = 0xbb, [18] = 2, [23] = 0xaa};
     net_end_send(&a, 1, data, 12 + bytes, NULL, 0);
-    net_rig_run(&rig);
+    net_rig_run(&net_rig);
 }
 
 // Frames to a port whose rings do not run yet, or not any more.
 static void link_follows_the_rings(void **state)
 {
     (void)state;
-    net_end_open(&rig, &a, &(struct net_end_config){.features = V1});
-    net_end_open(&rig, &b, &(struct net_end_config){.features = V1, .name = "b", .is_late = true});
+    net_end_open(&net_rig, &a, &(struct net_end_config){.features = V1});
+    net_end_open(&net_rig, &b,
+                 &(struct net_end_config){.features = V1, .name = "b", .is_late = true});
     send_frame(60);
     assert_int_equal(net_drops(&a, 1, DROP_LINK_DOWN), 1);
     for (unsigned i = 0; i < 2; i++) {
@@ -89,7 +73,7 @@ static void a_migrated_guest_is_announced(void **state)
         else
             for (unsigned q = 0; q < 2; q++)
                 port_device.queue_notify(a.rings[q].queue, DEVICE_RARP, mac);
-        net_rig_run(&rig);
+        net_rig_run(&net_rig);
         assert_true(net_end_take(&b, 0, &taken));
         assert_int_equal(taken.bytes, 60);
         assert_memory_equal(taken.frame, expected, sizeof(expected));
@@ -136,7 +120,7 @@ static void received_bytes_are_logged(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, net_rig_setup, net_rig_teardown)
     const struct CMUnitTest tests[] = {
         TEST(link_follows_the_rings),
         TEST(a_migrated_guest_is_announced),

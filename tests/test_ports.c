@@ -7,24 +7,7 @@
 
 #define V1 VIRTIO_BIT(VIRTIO_F_VERSION_1)
 
-static struct net_rig rig;
 static struct net_end a, b;
-
-static int setup(void **state)
-{
-    (void)state;
-    net_rig_open(&rig);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    while (rig.ends)
-        net_end_close(rig.ends);
-    net_rig_close(&rig);
-    return 0;
-}
 
 static void lines_are_checked(void **state)
 {
@@ -43,7 +26,7 @@ static void lines_are_checked(void **state)
     for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
         struct device *d;
         struct error e;
-        assert_true(net_device(&rig, &d, cases[i].line, &e) < 0);
+        assert_true(net_device(&net_rig, &d, cases[i].line, &e) < 0);
         assert_string_equal(e.text, cases[i].says);
     }
 }
@@ -52,8 +35,9 @@ static void config_space_is_the_lines(void **state)
 {
     (void)state;
     struct virtio_net_config c;
-    net_end_open(&rig, &a, &(struct net_end_config){.features = V1, .line = "queues=4 mtu=9000"});
-    net_end_open(&rig, &b, &(struct net_end_config){.features = V1, .name = "b"});
+    net_end_open(&net_rig, &a,
+                 &(struct net_end_config){.features = V1, .line = "queues=4 mtu=9000"});
+    net_end_open(&net_rig, &b, &(struct net_end_config){.features = V1, .name = "b"});
     memcpy(&c, a.device->config, sizeof(c));
     assert_int_equal(a.device->config_bytes, 24);
     assert_memory_equal(c.mac, ((uint8_t[]){2, 0, 0, 0, 0, 0xaa}), 6);
@@ -73,7 +57,7 @@ static void mtu_is_checked(void **state)
 {
     (void)state;
     struct error e;
-    net_end_open(&rig, &a, &(struct net_end_config){.features = V1, .line = "mtu=1500"});
+    net_end_open(&net_rig, &a, &(struct net_end_config){.features = V1, .line = "mtu=1500"});
     assert_int_equal(port_device.notify(a.device, DEVICE_MTU, 1500, &e), 0);
     assert_true(port_device.notify(a.device, DEVICE_MTU, 1501, &e) < 0);
     assert_string_equal(e.text, "port a: an MTU of 1501: mtu=1500 allows less");
@@ -126,18 +110,19 @@ static void link_and_drops_are_told(void **state)
 {
     (void)state;
     static const uint8_t data[12 + 60] = {[12] = 2, [17] = 0xbb, [18] = 2, [23] = 0xaa};
-    net_end_open(&rig, &a, &(struct net_end_config){.features = V1});
-    net_end_open(&rig, &b, &(struct net_end_config){.features = V1, .name = "b", .is_late = true});
+    net_end_open(&net_rig, &a, &(struct net_end_config){.features = V1});
+    net_end_open(&net_rig, &b,
+                 &(struct net_end_config){.features = V1, .name = "b", .is_late = true});
     assert_string_equal(tell(&a, -1), "switch=s link=up receivers=1 ");
     assert_string_equal(tell(&b, -1), "switch=s link=down receivers=0 ");
     net_end_send(&a, 1, data, sizeof(data), NULL, 0);
-    net_rig_run(&rig);
+    net_rig_run(&net_rig);
     assert_string_equal(tell(&a, 1), "frames=1 frame_bytes=60 drops={ link-down=1 }");
 }
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, net_rig_setup, net_rig_teardown)
     const struct CMUnitTest tests[] = {
         TEST(lines_are_checked),
         TEST(config_space_is_the_lines),
