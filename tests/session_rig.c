@@ -205,6 +205,20 @@ void front_close(struct front *r)
     free(r->device.queues);
 }
 
+int front_setup(void **state)
+{
+    static struct front r;
+    front_open(&r);
+    *state = &r;
+    return 0;
+}
+
+int front_teardown(void **state)
+{
+    front_close(*state);
+    return 0;
+}
+
 bool front_is_open(const struct front *r)
 {
     return session_state(r->session) == SESSION_OPEN;
@@ -242,6 +256,16 @@ void front_do(struct front *r, uint32_t request, const void *payload, size_t byt
 {
     front_send(r, request, VHOST_USER_VERSION, payload, bytes, fds, n_fds);
     front_run(r);
+}
+
+void front_check_ends(struct front *r, uint32_t request, const void *payload, size_t bytes,
+                      const int fds[], unsigned n_fds)
+{
+    front_do(r, request, payload, bytes, fds, n_fds);
+    if (front_is_open(r))
+        fail_msg("request %u with %zu bytes and %u descriptors was accepted", request, bytes,
+                 n_fds);
+    front_next(r);
 }
 
 void front_do_u64(struct front *r, uint32_t request, uint64_t value)

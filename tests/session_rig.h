@@ -52,12 +52,19 @@ void front_reopen(struct front *r); // after it closed: another session on the s
 void front_next(struct front *r);
 void front_close(struct front *r); // checks that everything went back
 
+// Set-up and tear-down of a test whose *state is a front end.
+int front_setup(void **state);
+int front_teardown(void **state);
+
 // Send one message. @fds are not closed.
 void front_send(struct front *r, uint32_t request, uint32_t flags, const void *payload,
                 size_t bytes, const int fds[], unsigned n_fds);
 // The same, then let the session handle it.
 void front_do(struct front *r, uint32_t request, const void *payload, size_t bytes, const int fds[],
               unsigned n_fds);
+// The session ends at it, and another front end comes.
+void front_check_ends(struct front *r, uint32_t request, const void *payload, size_t bytes,
+                      const int fds[], unsigned n_fds);
 void front_do_u64(struct front *r, uint32_t request, uint64_t value);
 void front_do_state(struct front *r, uint32_t request, uint32_t index, uint32_t num);
 // With NEED_REPLY; returns the answer.

@@ -6,20 +6,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static int setup(void **state)
-{
-    static struct front r;
-    front_open(&r);
-    *state = &r;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    front_close(*state);
-    return 0;
-}
-
 // ---- negotiation -------------------------------------------------------------------------
 
 static void test_features(void **state)
@@ -234,7 +220,7 @@ static void test_config_changed(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, front_setup, front_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_features),
         TEST(test_what_a_type_adds),

@@ -11,27 +11,9 @@
 
 static int setup(void **state)
 {
-    static struct front r;
-    front_open(&r);
-    front_negotiate(&r, FRONT_FEATURES, FRONT_PROTOCOL_FEATURES);
-    *state = &r;
+    front_setup(state);
+    front_negotiate(*state, FRONT_FEATURES, FRONT_PROTOCOL_FEATURES);
     return 0;
-}
-
-static int teardown(void **state)
-{
-    front_close(*state);
-    return 0;
-}
-
-static void check_ends(struct front *r, uint32_t request, const void *payload, size_t bytes,
-                       const int fds[], unsigned n_fds)
-{
-    front_do(r, request, payload, bytes, fds, n_fds);
-    if (front_is_open(r))
-        fail_msg("request %u with %zu bytes and %u descriptors was accepted", request, bytes,
-                 n_fds);
-    front_next(r);
 }
 
 // ---- row 32: sizes, numbers, flags -------------------------------------------------------
@@ -84,11 +66,11 @@ static void test_sizes(void **state)
     for (unsigned i = 0; i < ARRAY_LEN(shapes); i++) {
         const struct shape *s = &shapes[i];
         if (s->min)
-            check_ends(r, s->request, zeros, s->min - 1, fds, s->fds_min);
-        check_ends(r, s->request, zeros, s->max + 1, fds, s->fds_min);
+            front_check_ends(r, s->request, zeros, s->min - 1, fds, s->fds_min);
+        front_check_ends(r, s->request, zeros, s->max + 1, fds, s->fds_min);
         if (s->fds_min)
-            check_ends(r, s->request, zeros, s->min, fds, s->fds_min - 1);
-        check_ends(r, s->request, zeros, s->min, fds, s->fds_max + 1);
+            front_check_ends(r, s->request, zeros, s->min, fds, s->fds_min - 1);
+        front_check_ends(r, s->request, zeros, s->min, fds, s->fds_max + 1);
     }
 }
 
@@ -111,7 +93,7 @@ static void test_unknown_requests(void **state)
             continue;
         assert_int_equal(front_ack(r, request, "12345678", 8, &r->memory_fd, 1), 1);
         assert_true(front_is_open(r));
-        check_ends(r, request, "12345678", 8, &r->memory_fd, 1);
+        front_check_ends(r, request, "12345678", 8, &r->memory_fd, 1);
     }
 }
 
@@ -235,7 +217,7 @@ static void test_indices(void **state)
         for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
             struct vhost_user_vring_addr payload = {.index = bad[i], .flags = 1};
             size_t bytes = requests[k] == VHOST_USER_SET_VRING_ADDR ? sizeof(payload) : 8;
-            check_ends(r, requests[k], &payload, bytes, NULL, 0);
+            front_check_ends(r, requests[k], &payload, bytes, NULL, 0);
         }
     }
     front_do_state(r, VHOST_USER_SET_VRING_ENABLE, 0, 2);
@@ -452,7 +434,7 @@ static void test_flood(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, front_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_sizes),
         TEST(test_unknown_requests),

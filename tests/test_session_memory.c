@@ -11,20 +11,6 @@
 #define LOG_ALL VIRTIO_BIT(VHOST_F_LOG_ALL)
 #define PACKED  VIRTIO_BIT(VIRTIO_F_RING_PACKED)
 
-static int setup(void **state)
-{
-    static struct front r;
-    front_open(&r);
-    *state = &r;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    front_close(*state);
-    return 0;
-}
-
 // ---- memory ------------------------------------------------------------------------------
 
 static struct vhost_user_single_region region(uint64_t n, uint64_t mmap_offset)
@@ -230,7 +216,7 @@ static void test_inflight_too_small(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, front_setup, front_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_memory_slots), TEST(test_memory_of_a_ring_goes), TEST(test_migration),
         TEST(test_inflight),     TEST(test_inflight_too_small),

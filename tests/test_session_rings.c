@@ -10,20 +10,6 @@
 
 #define PACKED VIRTIO_BIT(VIRTIO_F_RING_PACKED)
 
-static int setup(void **state)
-{
-    static struct front r;
-    front_open(&r);
-    *state = &r;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    front_close(*state);
-    return 0;
-}
-
 // ---- rings -------------------------------------------------------------------------------
 
 // A ring runs when all is there, whatever came last.
@@ -292,7 +278,7 @@ static void test_fault_is_reported_once(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, front_setup, front_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_starts_when_complete),
         TEST(test_without_protocol_features),

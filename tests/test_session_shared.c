@@ -19,27 +19,9 @@
 
 static int setup(void **state)
 {
-    static struct front r;
-    front_open(&r);
-    front_negotiate(&r, FRONT_FEATURES, FRONT_PROTOCOL_FEATURES);
-    *state = &r;
+    front_setup(state);
+    front_negotiate(*state, FRONT_FEATURES, FRONT_PROTOCOL_FEATURES);
     return 0;
-}
-
-static int teardown(void **state)
-{
-    front_close(*state);
-    return 0;
-}
-
-static void check_ends(struct front *r, uint32_t request, const void *payload, size_t bytes,
-                       const int fds[], unsigned n_fds)
-{
-    front_do(r, request, payload, bytes, fds, n_fds);
-    if (front_is_open(r))
-        fail_msg("request %u with %zu bytes and %u descriptors was accepted", request, bytes,
-                 n_fds);
-    front_next(r);
 }
 
 // ---- row 22: the log ---------------------------------------------------------------------
@@ -60,7 +42,7 @@ static void test_log_ranges(void **state)
     struct front *r = *state;
     int fd = front_memfd(0x1000);
     for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
-        check_ends(r, VHOST_USER_SET_LOG_BASE, &bad[i], 16, &fd, 1);
+        front_check_ends(r, VHOST_USER_SET_LOG_BASE, &bad[i], 16, &fd, 1);
     close(fd);
 }
 
@@ -87,8 +69,8 @@ static void test_inflight_sizes(void **state)
     int fd = front_memfd(0x1000);
     for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
         if (i < 6)
-            check_ends(r, VHOST_USER_GET_INFLIGHT_FD, &bad[i], sizeof(bad[i]), NULL, 0);
-        check_ends(r, VHOST_USER_SET_INFLIGHT_FD, &bad[i], sizeof(bad[i]), &fd, 1);
+            front_check_ends(r, VHOST_USER_GET_INFLIGHT_FD, &bad[i], sizeof(bad[i]), NULL, 0);
+        front_check_ends(r, VHOST_USER_SET_INFLIGHT_FD, &bad[i], sizeof(bad[i]), &fd, 1);
     }
     close(fd);
 }
@@ -111,8 +93,8 @@ static void test_memory_tables(void **state)
         for (unsigned k = 0; k < ARRAY_LEN(table.regions); k++)
             table.regions[k] = (struct vhost_user_region){
                 .guest_addr = k * 0x1000, .size = 0x1000, .user_addr = k * 0x1000};
-        check_ends(r, VHOST_USER_SET_MEM_TABLE, &table, 8 + 32 * bad[i].n_described, fds,
-                   bad[i].n_fds);
+        front_check_ends(r, VHOST_USER_SET_MEM_TABLE, &table, 8 + 32 * bad[i].n_described, fds,
+                         bad[i].n_fds);
         table.n_regions = 8;
         assert_int_equal(front_ack(r, VHOST_USER_SET_MEM_TABLE, &table, sizeof(table), fds, 8), 0);
     }
@@ -248,7 +230,7 @@ static void test_truncation(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, front_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_log_ranges),     TEST(test_inflight_sizes),          TEST(test_memory_tables),
         TEST(test_not_an_eventfd), TEST(test_memory_on_a_file_system), TEST(test_truncation),

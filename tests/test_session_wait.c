@@ -11,17 +11,10 @@
 
 static int setup(void **state)
 {
-    static struct front r;
-    front_open(&r);
-    front_start(&r, FRONT_FEATURES, 2);
-    r.is_slow = true;
-    *state = &r;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    front_close(*state);
+    front_setup(state);
+    struct front *r = *state;
+    front_start(r, FRONT_FEATURES, 2);
+    r->is_slow = true;
     return 0;
 }
 
@@ -258,7 +251,7 @@ static void test_leaves_during_a_retry(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, front_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_get_base_waits_for_the_drain),
         TEST(test_attach_is_acknowledged),
