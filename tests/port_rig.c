@@ -226,6 +226,20 @@ void port_rig_close(void)
     uring_close(&port_rig.lane.uring);
 }
 
+int port_rig_setup(void **state)
+{
+    (void)state;
+    port_rig_open();
+    return 0;
+}
+
+int port_rig_teardown(void **state)
+{
+    (void)state;
+    port_rig_close();
+    return 0;
+}
+
 static bool *asleep_of(const struct queue *q)
 {
     for (unsigned i = 0; i < PORT_RIG_PORTS; i++) {
@@ -284,6 +298,17 @@ void port_rig_until(bool (*is_done)(void *context), void *context)
         if (time(NULL) > deadline)
             fail_msg("nothing comes of it in %u seconds", DEADLINE_S);
     }
+}
+
+static bool is_asleep(void *context)
+{
+    (void)context;
+    return port_rig_is_asleep();
+}
+
+void port_rig_until_asleep(void)
+{
+    port_rig_until(is_asleep, NULL);
 }
 
 uint64_t port_rig_drops(unsigned i, enum drop reason)

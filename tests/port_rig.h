@@ -32,6 +32,9 @@ extern struct port_rig port_rig; // there is one
 
 void port_rig_open(void);
 void port_rig_close(void); // checks that everything came home
+// The same as set-up and tear-down of a test.
+int port_rig_setup(void **state);
+int port_rig_teardown(void **state);
 
 // Open "port NAME @keys" as port @i, in a namespace of its own, and start its queues on the lane.
 void port_rig_add(unsigned i, const char *keys);
@@ -49,6 +52,7 @@ void port_rig_turn(void);
 bool port_rig_is_asleep(void);
 // Turns until @is_done, or the test fails.
 void port_rig_until(bool (*is_done)(void *context), void *context);
+void port_rig_until_asleep(void);
 
 // Give @f to port @to's queue 0. It is @f's free() that hears when it is back.
 void port_rig_deliver(unsigned to, struct frame *f);

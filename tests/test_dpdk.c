@@ -33,8 +33,7 @@ static cpu_set_t cpus;
 // The first line finds out whether the plug-in was built.
 static int setup(void **state)
 {
-    (void)state;
-    port_rig_open();
+    port_rig_setup(state);
     struct error e;
     if (!has_plugin) {
         sched_getaffinity(0, sizeof(cpus), &cpus);
@@ -47,13 +46,6 @@ static int setup(void **state)
     }
     if (!has_plugin && !strstr(e.text, "dpdk-dev"))
         fail_msg("%s", e.text);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    port_rig_close();
     return 0;
 }
 
@@ -368,7 +360,7 @@ static void test_leaves_the_process_alone(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, port_rig_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_to_the_wire), TEST(test_from_the_wire),
         TEST(test_too_long),    TEST(test_all_buffers_are_kept),

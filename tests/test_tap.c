@@ -34,26 +34,6 @@ static struct tap *tap(unsigned i)
     return (struct tap *)port_rig.ports[i].port;
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    port_rig_open();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    port_rig_close();
-    return 0;
-}
-
-static bool is_asleep(void *context)
-{
-    (void)context;
-    return port_rig_is_asleep();
-}
-
 // The kernel's helper threads count as ours.
 static unsigned count_threads(void)
 {
@@ -267,7 +247,7 @@ static void quieten(void)
         space_enter(port_rig.ports[i].space);
         space_run("ip link set tap%u mtu 1500 multicast off", i);
     }
-    port_rig_until(is_asleep, NULL);
+    port_rig_until_asleep();
 }
 
 static void test_a_quiet_port_costs_nothing(void **state)
@@ -277,7 +257,7 @@ static void test_a_quiet_port_costs_nothing(void **state)
     quieten();
     assert_true(port_rig.lane.uring.n_in_flight >= 2); // a READ of each is armed
     run_stream(false);                                 // and wakes its queue
-    port_rig_until(is_asleep, NULL);
+    port_rig_until_asleep();
     remove_two();
 }
 
@@ -608,7 +588,7 @@ static void test_many_queues(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, port_rig_setup, port_rig_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_tcp),
         TEST(test_a_quiet_port_costs_nothing),

@@ -22,26 +22,6 @@ static struct tap *tap(unsigned i)
     return (struct tap *)port_rig.ports[i].port;
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    port_rig_open();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    port_rig_close();
-    return 0;
-}
-
-static bool is_asleep(void *context)
-{
-    (void)context;
-    return port_rig_is_asleep();
-}
-
 // Give port 0 the packet of the day.
 static void send_packet(void)
 {
@@ -98,7 +78,7 @@ static void test_deleted(void **state)
     packet_make(&packet, &s);
     send_packet();
     assert_true(has_dropped_more(NULL));
-    port_rig_until(is_asleep, NULL);
+    port_rig_until_asleep();
     assert_int_equal(atomic_load(&tap(0)->error), EBADFD);
     struct hearer h = {.to.text = hear};
     port_rig.ports[0].port->type->tell(port_rig.ports[0].port, &h.to);
@@ -170,7 +150,7 @@ static void test_all_buffers_are_kept(void **state)
     port_rig.forward = keep;
     close(fd);
     // Frames that are kept hold up a queue that is to leave, and only they.
-    port_rig_until(is_asleep, NULL);
+    port_rig_until_asleep();
     give_back();
     port_rig_remove(0);
 }
@@ -192,7 +172,7 @@ static void open_quiet(void)
     port_rig_add(0, "tap=tap0");
     space_run("ip link set tap0 up multicast off && ip addr add 10.9.0.1/24 dev tap0 && "
               "ip neigh add 10.9.0.10 lladdr 02:00:00:00:00:09 dev tap0");
-    port_rig_until(is_asleep, NULL);
+    port_rig_until_asleep();
 }
 
 // Many frames are read in few turns; frames one by one leave no more than two READs armed.
@@ -212,7 +192,7 @@ static void test_reads_follow_the_load(void **state)
         unsigned want = port_rig.n_forwarded + 1;
         assert_int_equal(send(fd, packet.bytes, 100, 0), 100);
         port_rig_until(has_forwarded, &want);
-        port_rig_until(is_asleep, NULL);
+        port_rig_until_asleep();
     }
     assert_in_range(port_rig.lane.uring.n_in_flight, 1, 2);
     close(fd);
@@ -361,7 +341,7 @@ static void test_lines_of_others(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, port_rig_setup, port_rig_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_down_and_up),
         TEST(test_deleted),
