@@ -255,6 +255,23 @@ void hub_unplug_all(struct hub *r)
         hub_unplug_last(r);
 }
 
+struct hub hub;
+
+int hub_setup(void **state)
+{
+    (void)state;
+    hub_open(&hub, 1);
+    return 0;
+}
+
+int hub_teardown(void **state)
+{
+    (void)state;
+    hub_unplug_all(&hub);
+    hub_close(&hub);
+    return 0;
+}
+
 uint64_t hub_receivers(struct hub *r)
 {
     uint64_t bits = 0;

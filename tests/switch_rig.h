@@ -59,6 +59,11 @@ struct hub {
 void hub_open(struct hub *r, unsigned n_lanes);
 void hub_close(struct hub *r);
 
+// Set-up and tear-down of a test on one lane; what is plugged is unplugged.
+extern struct hub hub;
+int hub_setup(void **state);
+int hub_teardown(void **state);
+
 // A port with @n queues, all on lane 0, the link up. @mac NULL: it is learnt. hub_new_port() only
 // makes it, the other also attaches it.
 struct hub_port *hub_new_port(struct hub *r, const char *name, unsigned n, uint16_t vlan,

@@ -12,7 +12,6 @@
 
 #define LANES 3
 
-static struct hub hub;
 static struct hub_port *ports[LANES]; // each on the lane with its number
 
 static struct lane *lane(unsigned i)

@@ -9,23 +9,6 @@
 
 #define PORTS 4
 
-static struct hub hub;
-
-static int open_rig(void **state)
-{
-    (void)state;
-    hub_open(&hub, 1);
-    return 0;
-}
-
-static int close_rig(void **state)
-{
-    (void)state;
-    hub_unplug_all(&hub);
-    hub_close(&hub);
-    return 0;
-}
-
 static const struct hub_note *last_note(const struct hub_port *p)
 {
     return &p->notes[(p->n_notes - 1) % p->n_notes_max];
@@ -293,7 +276,7 @@ static void a_hundred_thousand_frames_leave_nothing(void **state)
     }
 }
 
-#define on_a_switch(name) cmocka_unit_test_setup_teardown(name, open_rig, close_rig)
+#define on_a_switch(name) cmocka_unit_test_setup_teardown(name, hub_setup, hub_teardown)
 
 int main(void)
 {

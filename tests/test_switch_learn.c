@@ -8,23 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct hub hub;
-
-static int open_rig(void **state)
-{
-    (void)state;
-    hub_open(&hub, 1);
-    return 0;
-}
-
-static int close_rig(void **state)
-{
-    (void)state;
-    hub_unplug_all(&hub);
-    hub_close(&hub);
-    return 0;
-}
-
 static void an_address_of_the_line_is_not_stolen(void **state)
 {
     (void)state;
@@ -263,7 +246,7 @@ static void a_thousand_ports_flood_in_turn(void **state)
         assert_true(n_allowed[i] >= 3);
 }
 
-#define on_a_switch(name) cmocka_unit_test_setup_teardown(name, open_rig, close_rig)
+#define on_a_switch(name) cmocka_unit_test_setup_teardown(name, hub_setup, hub_teardown)
 
 int main(void)
 {

@@ -11,7 +11,6 @@ enum { PORTS = 10, MACS = 24, VLANS = 4, LANES = 3, ROUNDS = 40, BATCHES = 60, B
 
 static const uint16_t vlan_ids[VLANS] = {0, 1, 77, 4094};
 
-static struct hub hub;
 static struct hub_port *ports[PORTS]; // NULL: not there
 
 // ---- the simplest form -------------------------------------------------------------------
