@@ -183,16 +183,24 @@ void daemon_crash(struct daemon *d)
     wait_for_pid(d, pid);
 }
 
-struct guest_disk *daemon_connect(const struct daemon *d, const char *name, uint64_t features,
-                                  unsigned n_queues, unsigned n_regions, uint64_t hole_bytes)
+struct guest_disk *daemon_connect_as(const struct daemon *d, const char *name,
+                                     struct guest_disk_config config)
 {
     struct error e;
     struct guest_disk *disk;
     char socket[CHILD_PATH_MAX];
+    daemon_socket(d, socket, name);
+    config.path = socket;
+    check_ok(guest_disk_open(&disk, &config, &e), &e);
+    return disk;
+}
+
+struct guest_disk *daemon_connect(const struct daemon *d, const char *name, uint64_t features,
+                                  unsigned n_queues, unsigned n_regions, uint64_t hole_bytes)
+{
     const uint64_t unit = 1 << 20;
     bool is_indirect = features & VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC);
-    struct guest_disk_config c = {
-        .path = socket,
+    const struct guest_disk_config c = {
         .features = features,
         .protocol = GUEST_DISK_PROTOCOL | VIRTIO_BIT(VHOST_USER_PROTOCOL_F_LOG_SHMFD) |
                     VIRTIO_BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ),
@@ -204,9 +212,7 @@ struct guest_disk *daemon_connect(const struct daemon *d, const char *name, uint
                    .hole_bytes = hole_bytes,
                    .first_addr = UINT64_C(1) << 32},
     };
-    daemon_socket(d, socket, name);
-    check_ok(guest_disk_open(&disk, &c, &e), &e);
-    return disk;
+    return daemon_connect_as(d, name, c);
 }
 
 json_t *daemon_call(const struct daemon *d, const char *method, const char *params)

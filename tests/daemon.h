@@ -52,7 +52,9 @@ json_t *daemon_call(const struct daemon *d, const char *method, const char *para
 // The socket of disk @name.
 void daemon_socket(const struct daemon *d, char out[CHILD_PATH_MAX], const char *name);
 
-// A guest with @n_regions of memory, 16 MiB in all at least, @hole_bytes apart. Fails the test if
-// it cannot be had.
+// A guest on disk @name as @config has it, without its path. Fails the test if it cannot be had.
+struct guest_disk *daemon_connect_as(const struct daemon *d, const char *name,
+                                     struct guest_disk_config config);
+// A guest with @n_regions of memory, 16 MiB in all at least, @hole_bytes apart.
 struct guest_disk *daemon_connect(const struct daemon *d, const char *name, uint64_t features,
                                   unsigned n_queues, unsigned n_regions, uint64_t hole_bytes);

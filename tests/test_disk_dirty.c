@@ -61,11 +61,7 @@ struct watch {
 // Its rings are of several pages.
 static struct guest_disk *connect_disk(const struct daemon *d, const char *name, uint64_t features)
 {
-    struct error e;
-    struct guest_disk *disk;
-    char socket[CHILD_PATH_MAX];
-    struct guest_disk_config c = {
-        .path = socket,
+    const struct guest_disk_config c = {
         .features = features,
         .protocol = GUEST_DISK_PROTOCOL | VIRTIO_BIT(VHOST_USER_PROTOCOL_F_LOG_SHMFD),
         .n_queues = 1,
@@ -76,9 +72,7 @@ static struct guest_disk *connect_disk(const struct daemon *d, const char *name,
                    .hole_bytes = HOLE,
                    .first_addr = UINT64_C(1) << 32},
     };
-    daemon_socket(d, socket, name);
-    check_ok(guest_disk_open(&disk, &c, &e), &e);
-    return disk;
+    return daemon_connect_as(d, name, c);
 }
 
 static void watch_open(struct watch *w, const struct daemon *d, const char *name, uint64_t features)

@@ -58,11 +58,7 @@ struct rig {
 static struct guest_disk *connect_disk(const struct daemon *d, const char *name, uint64_t features,
                                        uint64_t protocol)
 {
-    struct error e;
-    struct guest_disk *disk;
-    char socket[CHILD_PATH_MAX];
-    struct guest_disk_config c = {
-        .path = socket,
+    const struct guest_disk_config c = {
         .features = features,
         .protocol = protocol,
         .n_queues = 1,
@@ -73,9 +69,7 @@ static struct guest_disk *connect_disk(const struct daemon *d, const char *name,
                    .hole_bytes = HOLE,
                    .first_addr = UINT64_C(1) << 32},
     };
-    daemon_socket(d, socket, name);
-    check_ok(guest_disk_open(&disk, &c, &e), &e);
-    return disk;
+    return daemon_connect_as(d, name, c);
 }
 
 static void rig_open(struct rig *r, const struct daemon *d, const char *name, uint64_t features,

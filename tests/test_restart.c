@@ -46,11 +46,7 @@ struct mode {
 
 static struct guest_disk *connect_as(const struct daemon *d, const struct mode *m)
 {
-    struct error e;
-    struct guest_disk *disk;
-    char socket[CHILD_PATH_MAX];
-    struct guest_disk_config c = {
-        .path = socket,
+    const struct guest_disk_config c = {
         .features = m->features,
         .protocol = m->has_region ? GUEST_DISK_PROTOCOL : GUEST_DISK_PROTOCOL & ~REGION,
         .n_queues = QUEUES,
@@ -58,9 +54,7 @@ static struct guest_disk *connect_as(const struct daemon *d, const struct mode *
         .table_entries = GUEST_REQUEST_SEGMENTS_MAX,
         .memory = {.n_regions = 1, .region_bytes = 16 << 20, .first_addr = UINT64_C(1) << 32},
     };
-    daemon_socket(d, socket, "disk");
-    check_ok(guest_disk_open(&disk, &c, &e), &e);
-    return disk;
+    return daemon_connect_as(d, "disk", c);
 }
 
 static struct disk_load *open_load(struct guest_disk *disk)
