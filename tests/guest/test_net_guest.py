@@ -10,7 +10,7 @@ from host import Host
 
 FILE_MIB = 16
 PORT = 5000
-PROGRAMS = ("/usr/bin/iperf3", "/usr/sbin/ethtool")
+PROGRAMS = ("/usr/sbin/ethtool",)
 
 
 class NetHost(Host):
