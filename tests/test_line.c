@@ -303,8 +303,8 @@ static void help_shows_every_key(void **state)
         "\n  queues=N               queues; " QUEUES "\n",
         "\n  mode=server|client     listen or connect\n",
         "\n  socket=PATH            s; a text of 1 to 20 bytes; needed\n",
-        "\n  ram=SIZE               memory; a size (K, M, G, T) of at least 512; exactly one of"
-        "\n                         these\n",
+        ("\n  ram=SIZE               memory; a size (K, M, G, T) of at least 512; exactly one of"
+         "\n                         these\n"),
     };
     char *text = NULL;
     size_t n = 0;
