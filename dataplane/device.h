@@ -117,6 +117,9 @@ struct device_type {
     int (*notify)(struct device *d, enum device_event event, uint64_t value, struct error *e);
     // [W] Optional; default: nothing. notify() succeeded; once for each queue that runs.
     void (*queue_notify)(struct queue *q, enum device_event event, uint64_t value);
+    // [C] Optional; default: nothing. The guest's memory is @m from now on; NULL: it has gone.
+    // Queues may run, if all of what was there stays. Who wants it for longer copies the snapshot.
+    void (*memory)(struct device *d, const struct mem *m);
     // [C] Optional; default: nothing. Config space is about to be read: bring it up to date.
     void (*config_read)(struct device *d);
     // [C] Optional; default: nothing. Queues may run. What is counted of @q beside its ring.
@@ -131,7 +134,7 @@ struct device_type {
     // there yet; it has left, and may be closed after that.
     void (*lane_join)(struct device *d, struct lane *lane);
     void (*lane_part)(struct device *d, struct lane *lane);
-    // [C] Optional; default: nothing. Every DEVICE_TICK_MS, or somewhat later.
+    // [C] Optional; default: nothing. Every DEVICE_TICK_MS, or somewhat later, if it wants_tick.
     void (*tick)(struct device *d, uint64_t now_ms);
     // [C] Optional; default: nothing. Queues may run. What is to be said of it beside its queues.
     void (*tell)(const struct device *d, struct describer *to);
@@ -149,6 +152,7 @@ struct device {
     uint16_t config_bytes;
     atomic_bool has_new_config; // the front end is to be told (VIRTIO 2.5); it was: false
     uint16_t n_queues;          // the most that a front end may use
+    bool wants_tick;
     void *priv;
 
     struct queue *queues;       // n_queues

@@ -215,6 +215,16 @@ int mem_remove(struct mem **out, const struct mem *old, const struct mem_desc *d
     return 0;
 }
 
+int mem_copy(struct mem **out, const struct mem *old, struct error *e)
+{
+    struct mem *m = mem_alloc(old->n_regions, e);
+    if (!m)
+        return -ENOMEM;
+    copy(m, old, NULL);
+    *out = m;
+    return 0;
+}
+
 void mem_free(struct mem *m)
 {
     if (!m)

@@ -56,6 +56,9 @@ int mem_add(struct mem **out, const struct mem *old, const struct mem_desc *desc
 int mem_remove(struct mem **out, const struct mem *old, const struct mem_desc *desc,
                struct error *e);
 
+// [C] Another snapshot of the same: its mappings stay as long as either is there. 0 or -errno.
+int mem_copy(struct mem **out, const struct mem *old, struct error *e);
+
 // [C] NULL is fine.
 void mem_free(struct mem *m);
 

@@ -95,6 +95,7 @@ static void dispose(struct session *s)
         session_queue_reset(&s->queues[i]);
     }
     session_replace_fd(&s->backend_fd, -1);
+    session_tell_memory(s, NULL);
     mem_free(s->mem);
     dirty_close(s->log);
     session_inflight_drop(s);

@@ -183,6 +183,7 @@ session_handler session_set_mem_table, session_get_max_mem_slots, session_add_me
 
 // What rings log to under @features: NULL unless they have LOG_ALL.
 struct dirty *session_log_of(const struct session *s, uint64_t features);
+void session_tell_memory(struct session *s, const struct mem *m);
 void session_tell_log(struct queue *q, void *log); // [W]
 
 session_handler session_set_log_base, session_set_log_fd;

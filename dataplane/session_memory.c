@@ -9,12 +9,19 @@ static bool is_same_memory(const struct mem *a, const struct mem *b)
     return a && a->n_regions == b->n_regions && mem_keeps_all(a, b) && mem_keeps_all(b, a);
 }
 
+void session_tell_memory(struct session *s, const struct mem *m)
+{
+    if (s->device->type->memory)
+        s->device->type->memory(s->device, m);
+}
+
 static int apply_memory(struct session *s, struct error *e)
 {
     (void)e;
     s->old_mem = s->mem;
     s->mem = s->next_mem;
     s->next_mem = NULL;
+    session_tell_memory(s, s->mem);
     return 0;
 }
 

@@ -173,6 +173,7 @@ static int switch_open(struct device *d, const struct line *l, struct error *e)
         return error_set(e, ENOSPC, "switch %s: there are %u switches, and no room for more",
                          d->name, SWITCHES_MAX);
     }
+    d->wants_tick = true;
     d->priv = s;
     return 0;
 }

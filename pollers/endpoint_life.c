@@ -73,7 +73,7 @@ static void begin(struct endpoint *p, struct pool *pool)
     p->home = pool_choose_home(pool);
     if (type->lane_join)
         pool_visit(pool, join, p->device, has_joined, NULL);
-    if (type->tick)
+    if (p->device->wants_tick)
         loop_timer_set(p->loop, &p->tick, 0);
     if (!endpoint_has_socket(p))
         lend_queues(p);
