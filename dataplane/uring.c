@@ -23,6 +23,8 @@ static const struct io_uring_restriction allowed[] = {
     {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE},
     {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV},
     {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV},
+    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ_FIXED},
+    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE_FIXED},
     {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC},
     {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FALLOCATE},
     {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_TIMEOUT},
@@ -31,6 +33,9 @@ static const struct io_uring_restriction allowed[] = {
     {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_REGISTER_FILES_UPDATE},
     {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_REGISTER_IOWQ_AFF},
     {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_REGISTER_IOWQ_MAX_WORKERS},
+    {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_REGISTER_BUFFERS_UPDATE},
+    // The last one: kernels before 6.12 do not know it.
+    {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = URING_REGISTER_CLONE_BUFFERS},
 };
 
 static int refused(struct error *e, int code)
@@ -75,6 +80,16 @@ static int open_files(struct uring *u)
     return 0;
 }
 
+// What the kernel refuses leaves the ring as it was.
+static int restrict_to_allowed(struct uring *u)
+{
+    struct io_uring_restriction copy[ARRAY_LEN(allowed)];
+    memcpy(copy, allowed, sizeof(copy));
+    int err = io_uring_register_restrictions(&u->ring, copy, ARRAY_LEN(copy));
+    return err == -EINVAL ? io_uring_register_restrictions(&u->ring, copy, ARRAY_LEN(copy) - 1)
+                          : err;
+}
+
 int uring_open(struct uring *u, struct error *e)
 {
     *u = (struct uring){0};
@@ -89,11 +104,8 @@ int uring_open(struct uring *u, struct error *e)
         return refused(e, -err);
     // Tables first, then the restrictions, which hold from uring_enable() on.
     err = open_files(u);
-    if (!err) {
-        struct io_uring_restriction copy[ARRAY_LEN(allowed)];
-        memcpy(copy, allowed, sizeof(copy));
-        err = io_uring_register_restrictions(&u->ring, copy, ARRAY_LEN(copy));
-    }
+    if (!err)
+        err = restrict_to_allowed(u);
     if (err) {
         uring_close(u);
         return refused(e, -err);

@@ -21,6 +21,10 @@
 #define URING_ENTRIES   1024 // submission entries; a full ring submits early
 #define URING_FILES_MAX 4096 // slots in the file table
 
+#define URING_BUFFERS_MAX            1024 // slots in the table of fixed buffers, for all disks
+#define URING_REGISTER_CLONE_BUFFERS 30   // IORING_…: older headers lack it
+#define URING_LOANS_MAX              64   // rings whose buffers are in it at once
+
 struct uring;
 struct uring_op;
 typedef void uring_done(struct uring_op *op, int result);
@@ -33,6 +37,13 @@ struct uring_op {
     struct uring *_Atomic const *home;
 };
 
+// Fixed buffers of another ring that are in this one's table too.
+struct uring_loan {
+    int from;
+    unsigned first, n; // slots
+    unsigned n_takers;
+};
+
 struct uring {
     struct io_uring ring;
     uint32_t n_staged;    // entries prepared since the last enter
@@ -40,6 +51,8 @@ struct uring {
     counter n_enters;     // system calls made
     uint32_t *free_files; // stack of free slots in the file table
     uint32_t n_free_files;
+    struct uring_loan loans[URING_LOANS_MAX]; // by first
+    unsigned n_loans;
     // [W] The completion of an op whose home is another ring; set before there are such ops.
     void (*late)(struct uring *u, struct uring_op *op, int result);
 };
@@ -56,6 +69,15 @@ int uring_enable(struct uring *u, const void *helper_mask, size_t mask_bytes);
 // reference: the caller may close @fd.
 int uring_add_file(struct uring *u, int fd);
 void uring_remove_file(struct uring *u, int slot);
+
+// [W] Have the @n buffers that are registered with the ring @from in the table too. Their first
+// slot, or -ENOSPC / -errno (-EACCES: see uring_can_lend()). Taken once more, they are the same;
+// given back as often, they leave the table. What is out keeps its buffer.
+int uring_take_buffers(struct uring *u, int from, unsigned n);
+void uring_give_buffers(struct uring *u, int from);
+
+// [C] Whether this kernel has rings take buffers of others, beside what they have (Linux 6.13).
+bool uring_can_lend(void);
 
 // [W] An entry for @op, to be filled with io_uring_prep_…(), which keeps its user data; set
 // sqe->flags (IOSQE_FIXED_FILE) after that. Never NULL: a full ring is submitted first.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "devices/blk.h"
 
+#include "dataplane/pinning.h"
 #include "dataplane/vhost_user.h"
 #include "devices/blk_config.h"
 #include "devices/blk_zone.h"
@@ -52,6 +53,8 @@ static int blk_open(struct device *d, const struct line *l, struct error *e)
         err = check_file_key(l, "cache", e);
     if (!err)
         err = check_file_key(l, "lock", e);
+    if (!err)
+        err = check_file_key(l, "pin", e);
     if (err)
         return err;
     struct blk *b = calloc(1, sizeof(*b));
@@ -75,6 +78,7 @@ static int blk_open(struct device *d, const struct line *l, struct error *e)
         return err;
     }
     d->n_queues = (uint16_t)line_number(l, "queues", QUEUES_DEFAULT);
+    d->wants_tick = b->disk.pinning;
     d->priv = b;
     blk_config_fill(d);
     return 0;
@@ -86,6 +90,19 @@ static void blk_close(struct device *d)
     disk_zones_close(b->disk.zones);
     b->disk.type->close(&b->disk);
     free(b);
+}
+
+static void blk_memory(struct device *d, const struct mem *m)
+{
+    struct blk *b = d->priv;
+    if (b->disk.pinning)
+        pinning_set_memory(b->disk.pinning, m);
+}
+
+static void blk_tick(struct device *d, uint64_t now_ms)
+{
+    (void)now_ms;
+    pinning_tick(((struct blk *)d->priv)->disk.pinning);
 }
 
 // A request that a worker checks against the old size meanwhile fails, as it did before.
@@ -233,6 +250,10 @@ static const struct line_key blk_keys[] = {
      .kind = LINE_CHOICE,
      .choices = "add|start",
      .help = "file: when the image's lock is taken first (add)"},
+    {.name = "pin",
+     .kind = LINE_CHOICE,
+     .choices = "on|off",
+     .help = "file: keep all of the guest's memory pinned; not with a balloon (off)"},
     {.name = "zoned",
      .kind = LINE_SIZE,
      .min = 1,
@@ -285,4 +306,6 @@ const struct device_type blk_device = {
     .config_read = blk_config_read,
     .config_write = blk_config_write,
     .resize = blk_resize,
+    .memory = blk_memory,
+    .tick = blk_tick,
 };

@@ -40,6 +40,7 @@ enum disk_result {
 
 struct disk_queue;
 struct image;
+struct pinning;
 
 // One request. Its place is fixed by the chain's id: nothing is allocated for it.
 struct disk_request {
@@ -78,9 +79,10 @@ struct disk {
     bool has_lifetime; // what can be known of how worn it is
     struct virtio_blk_lifetime lifetime;
     struct disk_zones *zones; // [blk] NULL: not zoned
-    uint8_t *memory;         // ram
-    uint64_t reserved_bytes; // ram: of addresses
-    struct image *image;     // file
+    uint8_t *memory;          // ram
+    uint64_t reserved_bytes;  // ram: of addresses
+    struct image *image;      // file
+    struct pinning *pinning;  // file: pin=on; else NULL
 };
 
 // One queue's share of a disk.

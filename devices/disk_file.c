@@ -12,6 +12,8 @@
 // of the helpers that its disk may use.
 #include "devices/disk_file.h"
 
+#include "dataplane/log.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -22,11 +24,22 @@
 
 static int file_open(struct disk *d, const struct line *l, struct error *e)
 {
-    return image_open(&d->image, d, l, e);
+    int err = image_open(&d->image, d, l, e);
+    if (err || strcmp(line_text(l, "pin", "off"), "on") != 0)
+        return err;
+    if (!d->image->is_direct || d->image->is_helped) {
+        log_warning("disk %s: pin=on: the image has no direct I/O; no memory is pinned", d->name);
+        return 0;
+    }
+    err = pinning_open(&d->pinning, d->name, e);
+    if (err)
+        image_close(d->image);
+    return err;
 }
 
 static void file_close(struct disk *d)
 {
+    pinning_close(d->pinning);
     image_close(d->image);
 }
 
@@ -118,6 +131,7 @@ static int file_lane_enter(struct disk_queue *q)
 
 static void file_lane_leave(struct disk_queue *q)
 {
+    pinning_leave(&file_of(q)->pins, &q->queue->lane->uring);
     if (!file_of(q)->image->is_helped)
         uring_remove_file(&q->queue->lane->uring, q->file_slot);
     q->file_slot = -1; // what goes on after a move to a lane that has no room fails, elsewhere
@@ -138,7 +152,12 @@ static inline void start_move(struct disk_request *r, uring_done *done, int flag
     void *base = (uint8_t *)iov->iov_base + skip;
     unsigned bytes = (unsigned)(iov->iov_len - skip);
 
-    if (r->operation == DISK_READ && is_single)
+    int buffer = is_single ? pinning_find(&file_of(r->queue)->pins, base, bytes) : -1;
+    if (buffer >= 0 && r->operation == DISK_READ)
+        io_uring_prep_read_fixed(sqe, file, base, bytes, offset, buffer);
+    else if (buffer >= 0)
+        io_uring_prep_write_fixed(sqe, file, base, bytes, offset, buffer);
+    else if (r->operation == DISK_READ && is_single)
         io_uring_prep_read(sqe, file, base, bytes, offset);
     else if (r->operation == DISK_READ)
         io_uring_prep_readv(sqe, file, iov, n, offset);
@@ -274,8 +293,10 @@ static inline bool is_aligned(const struct disk_request *r, uint32_t mask)
 
 static void file_submit(struct disk_queue *q, struct disk_request *const batch[], unsigned n)
 {
-    const struct file_queue *f = file_of(q);
+    struct file_queue *f = file_of(q);
     uint32_t mask = f->mask, slow = f->slow;
+    if (q->disk->pinning)
+        pinning_look(q->disk->pinning, &f->pins, &q->queue->lane->uring);
     for (unsigned i = 0; i < n; i++) {
         struct disk_request *r = batch[i];
         if (likely(!(slow >> r->operation & 1) && (!mask || is_aligned(r, mask))))

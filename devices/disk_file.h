@@ -19,6 +19,7 @@
 // Memory   all allocated when the queue starts. Slots are touched only when used.
 #pragma once
 
+#include "dataplane/pinning.h"
 #include "devices/disk_image.h"
 
 #define FILE_SLOTS        8
@@ -54,7 +55,8 @@ struct file_queue {
     uint8_t patience;    // RWF_NOWAIT, or 0: a plain request may go to a helper by itself
     uint8_t entry_flags; // of reads and writes
     struct image *image;
-    unsigned helpers; // that this queue's requests have
+    struct pin_view pins; // of guest memory; with pin=on
+    unsigned helpers;     // that this queue's requests have
     uint8_t free_slots[FILE_SLOTS];
     unsigned n_free_slots;
     uint8_t *slots; // NULL: none are needed

@@ -35,6 +35,7 @@ static int start(void **state)
     daemon_open(&sluiced);
     daemon_add_disk(&sluiced, "ram", "ram=4M");
     daemon_add_file_disk(&sluiced, "file", DISK_BYTES, "");
+    daemon_add_file_disk(&sluiced, "pinned", DISK_BYTES, "pin=on");
     daemon_start(&sluiced);
     return 0;
 }
@@ -203,15 +204,15 @@ static void run_cycles(const char *name, uint64_t features, uint64_t protocol, u
     rig_close(&r);
 }
 
-// 1,008 removals and as many additions in all, 2,000 of each kind with --long.
+// 1,512 removals and as many additions in all, 2,000 of each kind with --long.
 static void test_memory_changes_a_thousand_times(void **state)
 {
     (void)state;
     static const uint64_t layouts[] = {INDIRECT, INDIRECT | PACKED};
     static const uint64_t protocols[] = {GUEST_DISK_PROTOCOL, GUEST_DISK_PROTOCOL & ~SLOTS};
-    static const char *const names[] = {"ram", "file"};
+    static const char *const names[] = {"ram", "file", "pinned"};
     unsigned n = getenv("SLUICE_LONG") ? 1000 : 63; // tools/check --long
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 0; i < 12; i++)
         run_cycles(names[i / 4], layouts[i % 2], protocols[i / 2 % 2], n);
 }
 
