@@ -56,10 +56,13 @@ static bool was_used(const struct ring *r)
 int ring_split_open(struct ring *r, const struct ring_config *config, struct error *e)
 {
     // What the guest sees as used is the truth, also after a crash; the base only says the
-    // same when everything was drained.
+    // same when everything was drained. A front end that lost its back end may give an old one
+    // (DPDK gives 0): that is no place between what was used and what was made available.
     r->next_used = guest_load16(&used_ring(r)->idx);
     r->next_avail = (uint16_t)config->base;
-    if (!r->record && config->is_resumed)
+    uint16_t n_open = (uint16_t)(guest_load16(&avail_ring(r)->idx) - r->next_used);
+    bool is_old = (uint16_t)(r->next_avail - r->next_used) > n_open;
+    if (!r->record && (config->is_resumed || is_old))
         r->next_avail = r->next_used;
     if (!r->record)
         return 0;
