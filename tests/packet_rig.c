@@ -39,6 +39,16 @@ const struct packet_spec packet_specs[] = {
 };
 const unsigned n_packet_specs = sizeof(packet_specs) / sizeof(packet_specs[0]);
 
+const struct packet_spec *packet_spec_named(const char *name)
+{
+    for (unsigned i = 0; i < n_packet_specs; i++) {
+        if (!strcmp(packet_specs[i].name, name))
+            return &packet_specs[i];
+    }
+    fail_msg("no spec %s", name);
+    return NULL;
+}
+
 static void put16(uint8_t *p, uint32_t v)
 {
     p[0] = (uint8_t)(v >> 8);
@@ -151,6 +161,16 @@ void packet_make(struct packet *p, const struct packet_spec *s)
         .csum_start = (uint16_t)p->l4,
         .csum_offset = (uint16_t)field,
     };
+}
+
+void packet_make_plain(struct packet *p, uint32_t n_bytes, uint16_t tag)
+{
+    memset(p, 0, sizeof(*p));
+    for (uint32_t i = 0; i < n_bytes; i++)
+        p->bytes[i] = (uint8_t)(i + 1);
+    p->n_bytes = n_bytes;
+    if (tag)
+        memcpy(p->bytes + 12, (uint8_t[]){0x81, 0, (uint8_t)(tag >> 8), (uint8_t)tag}, 4);
 }
 
 // ---- cut ---------------------------------------------------------------------------------

@@ -33,10 +33,13 @@ struct packet {
 
 // The packet that @spec describes, its transport checksum begun as 5.1.6.2 wants it.
 void packet_make(struct packet *p, const struct packet_spec *spec);
+// Ethernet, and what follows it, of @n_bytes; with @tag unless 0.
+void packet_make_plain(struct packet *p, uint32_t n_bytes, uint16_t tag);
 
 // The specs that tests sweep over: each gso_type × IP version × tag × options.
 extern const struct packet_spec packet_specs[];
 extern const unsigned n_packet_specs;
+const struct packet_spec *packet_spec_named(const char *name);
 
 // @bytes in segments that end at @cuts (ascending, inside), each in an allocation of its own size.
 // Returns how many segments; packet_uncut() frees them.

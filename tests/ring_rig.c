@@ -58,6 +58,25 @@ void rig_open(struct rig *rig, uint64_t features, uint32_t size)
     check_ok(rig_start(rig, &e), &e);
 }
 
+void rig_open_with_record(struct rig *rig, uint64_t features, uint32_t size)
+{
+    rig_open_stopped(rig, features, size);
+    rig->config.inflight = rig->inflight;
+    rig->config.inflight_bytes = sizeof(rig->inflight);
+    struct error e;
+    check_ok(rig_start(rig, &e), &e);
+}
+
+void rig_die_and_restart(struct rig *rig)
+{
+    munmap(rig->ring.block, rig->ring.block_bytes);
+    memset(&rig->ring, 0, sizeof(rig->ring));
+    if (rig->is_packed)
+        rig->config.base = 0x80008000; // what QEMU sends after a crash: stale
+    struct error e;
+    check_ok(rig_start(rig, &e), &e);
+}
+
 void rig_close(struct rig *rig)
 {
     ring_stop(&rig->ring);

@@ -42,6 +42,10 @@ void rig_open(struct rig *rig, uint64_t features, uint32_t size);
 // Likewise, but not started; the configuration may be changed first.
 void rig_open_stopped(struct rig *rig, uint64_t features, uint32_t size);
 int rig_start(struct rig *rig, struct error *e);
+// Likewise, started with an in-flight record.
+void rig_open_with_record(struct rig *rig, uint64_t features, uint32_t size);
+// The process dies: nothing in the ring structure survives, guest memory and record do.
+void rig_die_and_restart(struct rig *rig);
 void rig_close(struct rig *rig);
 
 void *rig_at(struct rig *rig, uint64_t addr);

@@ -22,17 +22,6 @@ static enum drop parse_cut(struct frame *f, struct iovec *iov, const uint32_t *c
 
 // ---- plain frames ------------------------------------------------------------------------
 
-// Ethernet, and what follows it, of @n_bytes; with @tag unless 0.
-static void make_plain(uint32_t n_bytes, uint16_t tag)
-{
-    memset(&packet, 0, sizeof(packet));
-    for (uint32_t i = 0; i < n_bytes; i++)
-        packet.bytes[i] = (uint8_t)(i + 1);
-    packet.n_bytes = n_bytes;
-    if (tag)
-        memcpy(packet.bytes + 12, (uint8_t[]){0x81, 0, (uint8_t)(tag >> 8), (uint8_t)tag}, 4);
-}
-
 static void check_bytes(const struct frame *f, uint32_t tag_bytes)
 {
     uint8_t got[PACKET_BYTES_MAX];
@@ -54,7 +43,7 @@ static void test_plain_frames_in_all_cuts(void **state)
     for (unsigned i = 0; i < ARRAY_LEN(sizes); i++) {
         for (unsigned is_tagged = 0; is_tagged < 2; is_tagged++) {
             uint32_t tag_bytes = is_tagged ? 4 : 0;
-            make_plain(sizes[i] + tag_bytes, is_tagged ? 0x7123 : 0);
+            packet_make_plain(&packet, sizes[i] + tag_bytes, is_tagged ? 0x7123 : 0);
             for (uint32_t first = 1; first < packet.n_bytes; first++) {
                 for (uint32_t second = first; second < packet.n_bytes; second++) {
                     struct frame f;
@@ -77,7 +66,7 @@ static void test_plain_frames_in_all_cuts(void **state)
 static void test_skipped_bytes(void **state)
 {
     (void)state;
-    make_plain(80, 0);
+    packet_make_plain(&packet, 80, 0);
     for (uint32_t skip = 0; skip <= 66; skip++) {
         for (uint32_t cut = 1; cut < 80; cut++) {
             struct iovec iov[2];
@@ -112,7 +101,7 @@ static void test_lengths(void **state)
         {FRAME_BYTES_MAX + 5, 9, DROP_GIANT},
     };
     for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
-        make_plain(cases[i].bytes, cases[i].tag);
+        packet_make_plain(&packet, cases[i].bytes, cases[i].tag);
         packet.n_bytes = cases[i].bytes;
         struct frame f;
         struct iovec iov[1];
@@ -132,7 +121,7 @@ static void test_tags(void **state)
     (void)state;
     struct frame f;
     struct iovec iov = {packet.bytes, 64};
-    make_plain(64, 0xf000); // a priority and the DEI, no VLAN
+    packet_make_plain(&packet, 64, 0xf000); // a priority and the DEI, no VLAN
     assert_int_equal(frame_parse(&f, &iov, 1, 0, NULL), DROP_NONE);
     assert_int_equal(f.vlan, 0xe000);
     memcpy(packet.bytes + 14, (uint8_t[]){0, 0, 8, 0}, 4); // a tag that says nothing, then IPv4
@@ -329,21 +318,11 @@ static const struct {
 #undef AT
 };
 
-static const struct packet_spec *spec_named(const char *name)
-{
-    for (unsigned i = 0; i < n_packet_specs; i++) {
-        if (!strcmp(packet_specs[i].name, name))
-            return &packet_specs[i];
-    }
-    fail_msg("no spec %s", name);
-    return NULL;
-}
-
 static void test_lies(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < ARRAY_LEN(lies); i++) {
-        packet_make(&packet, spec_named(lies[i].spec));
+        packet_make(&packet, packet_spec_named(lies[i].spec));
         uint8_t *where[] = {(uint8_t *)&packet.hdr, packet.bytes + packet.l3,
                             packet.bytes + packet.l4};
         memcpy(where[lies[i].where] + lies[i].at, lies[i].bytes, lies[i].n);
@@ -404,83 +383,7 @@ static void test_pieces_fit_in_ip(void **state)
     }
 }
 
-// ---- hash --------------------------------------------------------------------------------
-
-static uint32_t hash_of(void)
-{
-    struct frame f;
-    struct iovec iov[2];
-    unsigned n = packet_cut(iov, packet.bytes, packet.n_bytes, (uint32_t[]){25}, 1);
-    assert_int_equal(frame_parse(&f, iov, n, 0, NULL), DROP_NONE);
-    uint32_t plain = frame_hash(&f);
-    assert_int_equal(frame_parse(&f, iov, n, 0, &packet.hdr), DROP_NONE);
-    assert_int_equal(frame_hash(&f), plain); // however much of it is in head[]
-    packet_uncut(iov, n);
-    return plain;
-}
-
-static void test_hash(void **state)
-{
-    (void)state;
-    for (unsigned i = 0; i < n_packet_specs; i++) {
-        packet_make(&packet, &packet_specs[i]);
-        uint32_t first = hash_of();
-        packet.bytes[packet.n_bytes - 1] ^= 1;
-        packet.bytes[packet.l4 + 5] ^= 1; // sequence number, length
-        assert_int_equal(hash_of(), first);
-        bool has_ports = !packet_specs[i].is_v6 || !packet_specs[i].ip_extra;
-        packet.bytes[packet.l4] ^= 1; // source port
-        assert_int_equal(hash_of() != first, has_ports);
-        packet.bytes[packet.l3 + 23] ^= 4; // an address, or options: not those
-        if (packet_specs[i].is_v6)
-            assert_int_not_equal(hash_of(), first);
-    }
-}
-
-static void test_hash_of_fragments(void **state)
-{
-    (void)state;
-    packet_make(&packet, spec_named("csum udp4"));
-    packet.hdr = (struct virtio_net_hdr){0};
-    memcpy(packet.bytes + packet.l3 + 6, (uint8_t[]){0x20, 0}, 2); // the first
-    uint32_t first = hash_of();
-    memcpy(packet.bytes + packet.l3 + 6, (uint8_t[]){0, 7}, 2); // the last, with payload for ports
-    packet.bytes[packet.l4] ^= 0x55;
-    assert_int_equal(hash_of(), first);
-}
-
-// Ports that count up fill eight queues evenly.
-static void test_hash_spreads(void **state)
-{
-    (void)state;
-    unsigned n[8] = {0};
-    packet_make(&packet, spec_named("csum tcp4"));
-    for (unsigned i = 0; i < 4096; i++) {
-        packet.bytes[packet.l4] = (uint8_t)(i >> 8);
-        packet.bytes[packet.l4 + 1] = (uint8_t)i;
-        n[hash_of() % 8]++;
-    }
-    for (unsigned i = 0; i < 8; i++)
-        assert_in_range(n[i], 400, 640);
-}
-
-static void test_hash_of_anything(void **state)
-{
-    (void)state;
-    static const uint16_t types[] = {0x0800, 0x86dd, 0x0806};
-    for (unsigned i = 0; i < ARRAY_LEN(types); i++) {
-        for (uint32_t n_bytes = 14; n_bytes < 80; n_bytes++) { // never beyond the end: ASan
-            make_plain(n_bytes, 0);
-            memset(packet.bytes + 14, 0x4f, n_bytes - 14);
-            packet.bytes[12] = (uint8_t)(types[i] >> 8);
-            packet.bytes[13] = (uint8_t)types[i];
-            uint32_t first = hash_of();
-            packet.bytes[6] ^= 1; // the source's address counts where there is no IP
-            if (types[i] == 0x0806)
-                assert_int_not_equal(hash_of(), first);
-        }
-    }
-}
+// ---- names -------------------------------------------------------------------------------
 
 static void test_names(void **state)
 {
@@ -506,10 +409,6 @@ int main(void)
         cmocka_unit_test(test_lies),
         cmocka_unit_test(test_one_piece),
         cmocka_unit_test(test_pieces_fit_in_ip),
-        cmocka_unit_test(test_hash),
-        cmocka_unit_test(test_hash_of_fragments),
-        cmocka_unit_test(test_hash_spreads),
-        cmocka_unit_test(test_hash_of_anything),
         cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests_name("frame", tests, NULL, NULL);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// TAP ports between the kernels of two namespaces: streams, datagrams, queues.
 #include "tests/check.h"
 #include "tests/packet_rig.h"
 #include "tests/space.h"
@@ -11,9 +12,6 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
-#include <linux/if_packet.h>
-#include <net/ethernet.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,19 +99,6 @@ static int open_socket(unsigned i, bool is_v6, int type)
     space_enter(port_rig.ports[i].space);
     int fd = socket(is_v6 ? AF_INET6 : AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
-    return fd;
-}
-
-static int open_packet_socket(unsigned i)
-{
-    space_enter(port_rig.ports[i].space);
-    int one = 1, fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(ETH_P_ALL));
-    struct sockaddr_ll a = {.sll_family = AF_PACKET,
-                            .sll_protocol = htons(ETH_P_ALL),
-                            .sll_ifindex = (int)if_nametoindex("tap0")};
-    assert_true(fd >= 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-    assert_int_equal(setsockopt(fd, SOL_PACKET, PACKET_AUXDATA, &one, sizeof(one)), 0);
     return fd;
 }
 
@@ -310,12 +295,6 @@ static void test_uso(void **state)
     remove_two();
 }
 
-// Give port 0 the packet, cut at a few places.
-static void send_packet(void)
-{
-    port_rig_send(0, &packet, (uint32_t[]){13, 40, 41, 700, 701, 5000}, 6);
-}
-
 // What a guest may send and a kernel does not: fragments, options, extension headers. Whoever
 // cuts it up, the kernel's sockets get all of it.
 static void test_guests_datagrams(void **state)
@@ -345,7 +324,7 @@ static void test_guests_datagrams(void **state)
             s.tag = 0;
             packet_make(&packet, &s);
             tap(0)->offloads = offloads[j];
-            send_packet();
+            port_rig_send(0, &packet, (uint32_t[]){13, 40, 41, 700, 701, 5000}, 6);
             bool is_uso = s.gso_type == VIRTIO_NET_HDR_GSO_UDP_L4;
             struct datagrams d = {.fd = fds[s.is_v6], .want = s.payload};
             do
@@ -362,199 +341,7 @@ static void test_guests_datagrams(void **state)
     port_rig_remove(0);
 }
 
-// ---- VLANs, MTU ------------------------------------------------------------------------------
-
-static uint16_t seen_vlan;
-
-static void look_at_vlan(struct port_rig *rig, unsigned from, struct frame *f)
-{
-    (void)rig, (void)from;
-    if (frame_source(f)[5] == 0x77)
-        seen_vlan = f->vlan;
-    f->n_holders = 1;
-    port_rig_return(f);
-}
-
-static bool has_seen_vlan(void *context)
-{
-    (void)context;
-    return seen_vlan;
-}
-
-// What a packet socket got: the tag that the kernel took off, which is not in the bytes.
-struct tagged {
-    int fd;
-    uint16_t tag;
-};
-
-static bool is_tagged_one_received(void *context)
-{
-    struct tagged *t = context;
-    union {
-        char bytes[CMSG_SPACE(sizeof(struct tpacket_auxdata))];
-        struct cmsghdr align;
-    } control;
-    struct iovec iov = {bytes, sizeof(bytes)};
-    struct msghdr m = {.msg_iov = &iov,
-                       .msg_iovlen = 1,
-                       .msg_control = control.bytes,
-                       .msg_controllen = sizeof(control.bytes)};
-    if (recvmsg(t->fd, &m, 0) < 42 || bytes[11] != 1 || bytes[6] != 2)
-        return false;
-    struct tpacket_auxdata aux;
-    const struct cmsghdr *header = CMSG_FIRSTHDR(&m);
-    if (!header)
-        return false;
-    memcpy(&aux, CMSG_DATA(header), sizeof(aux));
-    t->tag = aux.tp_vlan_tci;
-    return true;
-}
-
-// Tags are numbers inside and tags outside; a port with vlan= shows none.
-static void test_vlan(void **state)
-{
-    (void)state;
-    static const uint8_t tagged[60] = {2, 0, 0,    0,    0, 0x66, 2, 0,    0,
-                                       0, 0, 0x77, 0x81, 0, 0x20, 5, 0x88, 0xb5};
-    port_rig_add(0, "tap=tap0");
-    space_run("ip link set tap0 up");
-    struct tagged t = {.fd = open_packet_socket(0)};
-    port_rig.forward = look_at_vlan;
-    seen_vlan = 0;
-    assert_int_equal(send(t.fd, tagged, sizeof(tagged), 0), sizeof(tagged));
-    port_rig_until(has_seen_vlan, NULL);
-    assert_int_equal(seen_vlan, 0x2005);
-
-    struct packet_spec s = {"", 0, 1, 0, 0, 0, 0x6007, 0, 0, 100};
-    packet_make(&packet, &s);
-    send_packet();
-    port_rig_until(is_tagged_one_received, &t);
-    assert_int_equal(t.tag, 0x6007);
-    packet_read(bytes, 142, true);
-    port_rig.ports[0].port->vlan = 7;
-    send_packet();
-    port_rig_until(is_tagged_one_received, &t);
-    assert_int_equal(t.tag, 0);
-    close(t.fd);
-    port_rig_remove(0);
-}
-
-// The interface is a socket here, which shows what is written: the header says what was found in
-// the frame, and nothing else that a guest wrote.
-static void test_headers(void **state)
-{
-    (void)state;
-    struct error e;
-    int ends[2], space = space_open();
-    check_ok(port_rig_open_port(0, "tap=tap0", &e), &e);
-    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends), 0);
-    assert_int_equal(dup2(ends[0], tap(0)->fds[0]), tap(0)->fds[0]);
-    port_rig_attach(0);
-    for (unsigned i = 0; i < n_packet_specs; i++) {
-        struct packet_spec s = packet_specs[i];
-        s.tag &= 0xefff; // the DEI is not kept
-        if (s.payload > 20000)
-            continue; // more than a socket takes
-        packet_make(&packet, &s);
-        struct virtio_net_hdr want = packet.hdr, got;
-        if (!s.gso_type)
-            want.hdr_len = 0;
-        else if (s.gso_type == VIRTIO_NET_HDR_GSO_UDP)
-            want.gso_size &= 0xfff8;
-        packet.hdr.flags = 0xff;
-        packet.hdr.hdr_len = 0x5555;
-        packet.hdr.num_buffers = 0x5555;
-        send_packet();
-        struct iovec iov[] = {{&got, VIRTIO_NET_HDR_BYTES}, {bytes, sizeof(bytes)}};
-        assert_int_equal(readv(ends[1], iov, 2), VIRTIO_NET_HDR_BYTES + packet.n_bytes);
-        assert_memory_equal(&got, &want, VIRTIO_NET_HDR_BYTES);
-        assert_memory_equal(bytes, packet.bytes, packet.n_bytes);
-    }
-    port_rig_detach(0);
-    port_rig_close_port(0);
-    close(ends[0]);
-    close(ends[1]);
-    close(space);
-}
-
-static struct frame last_seen; // its head
-
-static void look_at_last(struct port_rig *rig, unsigned from, struct frame *f)
-{
-    (void)rig, (void)from;
-    last_seen = *f;
-    f->n_holders = 1;
-    port_rig_return(f);
-}
-
-static bool is_judged(void *context)
-{
-    const unsigned *want = context;
-    uint64_t n = port_rig.n_forwarded;
-    for (enum drop i = DROP_NONE; i < DROPS; i++)
-        n += port_rig_drops(0, i);
-    return n == *want;
-}
-
-// And back: what the kernel would say of a frame is checked as well.
-static void test_headers_from_the_kernel(void **state)
-{
-    (void)state;
-    static const struct {
-        struct virtio_net_hdr hdr;
-        uint32_t bytes; // header included
-        enum drop want;
-    } cases[] = {
-        {{0}, 100, DROP_NONE},
-        {{.flags = VIRTIO_NET_HDR_F_DATA_VALID}, 100, DROP_NONE},
-        {{.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 34}, 100, DROP_NONE},
-        {{.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 99}, 100, DROP_BAD_HEADER},
-        {{0}, 11, DROP_RUNT},
-        {{0}, 25, DROP_RUNT},
-        {{0}, 12 + 1014, DROP_NONE},
-        {{0}, 12 + 1015, DROP_GIANT},
-    };
-    struct error e;
-    int ends[2], space = space_open();
-    check_ok(port_rig_open_port(0, "tap=tap0 mtu=1000", &e), &e);
-    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends), 0);
-    assert_int_equal(dup2(ends[0], tap(0)->fds[0]), tap(0)->fds[0]);
-    port_rig_attach(0);
-    port_rig.forward = look_at_last;
-    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
-        uint64_t n_before = port_rig_drops(0, cases[i].want);
-        memset(bytes, 0, sizeof(bytes));
-        memcpy(bytes, &cases[i].hdr, VIRTIO_NET_HDR_BYTES);
-        assert_int_equal(send(ends[1], bytes, cases[i].bytes, 0), cases[i].bytes);
-        port_rig_until(is_judged, &(unsigned){i + 1});
-        if (cases[i].want) {
-            assert_int_equal(port_rig_drops(0, cases[i].want), n_before + 1);
-            continue;
-        }
-        assert_int_equal(last_seen.is_csum_good, cases[i].hdr.flags / 2);
-        assert_int_equal(last_seen.needs_csum, cases[i].hdr.flags % 2);
-        assert_int_equal(last_seen.bytes, cases[i].bytes - 12);
-    }
-    port_rig_detach(0);
-    port_rig_close_port(0);
-    close(ends[0]);
-    close(ends[1]);
-    close(space);
-}
-
-static void test_mtu(void **state)
-{
-    (void)state;
-    port_rig_add(0, "tap=tap0 mtu=1000");
-    space_run("ip link set tap0 up");
-    struct packet_spec s = {"", 0, 1, 0, 0, 0, 0, 0, 0, 972};
-    for (unsigned more = 0; more < 2; more++, s.payload++) {
-        packet_make(&packet, &s);
-        send_packet();
-        assert_int_equal(port_rig_drops(0, DROP_MTU), more);
-    }
-    port_rig_remove(0);
-}
+// ---- queues that move, many queues -----------------------------------------------------------
 
 // Moved while frames come: none is read twice, none of the stream is lost for good.
 static bool is_moved_and_done(void *context)
@@ -594,10 +381,6 @@ int main(void)
         TEST(test_a_quiet_port_costs_nothing),
         TEST(test_uso),
         TEST(test_guests_datagrams),
-        TEST(test_vlan),
-        TEST(test_headers),
-        TEST(test_headers_from_the_kernel),
-        TEST(test_mtu),
         TEST(test_queues_leave_and_come_back),
         TEST(test_many_queues),
     };
