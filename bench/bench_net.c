@@ -111,7 +111,7 @@ static int wait_for_links(struct guest_nic *nics[], unsigned n, struct error *e)
 
 static int measure(const struct bench_options *o, struct guest_nic *nics[], struct error *e)
 {
-    struct net_load *l;
+    struct net_load *l = NULL;
     struct bench_result result;
     struct error e_report;
     int rc = wait_for_links(nics, o->n_guests, e);

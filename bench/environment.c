@@ -162,8 +162,9 @@ static uint64_t read_stolen_ms(void)
     char line[256];
     unsigned long long stolen = 0;
     read_line("/proc/stat", line, sizeof line);
-    if (sscanf(line, "cpu %*u %*u %*u %*u %*u %*u %*u %llu", &stolen) != 1)
-        return 0;
+    char *at = line + strcspn(line, " ");
+    for (unsigned i = 0; i < 8; i++)
+        stolen = strtoull(at, &at, 10);
     return stolen * 1000 / (unsigned long long)sysconf(_SC_CLK_TCK);
 }
 

@@ -74,7 +74,7 @@ static uint32_t flow_id(unsigned nic, unsigned pair)
 // A byte that depends on everything that could be mixed up.
 static uint8_t pattern(const struct label *l, uint32_t at)
 {
-    return (uint8_t)((l->number * 31 + l->flow * 7 + at) * 0x9d >> 3);
+    return (uint8_t)((l->number * 31 + (uint64_t)l->flow * 7 + at) * 0x9d >> 3);
 }
 
 static void fill(uint8_t *frame, const struct label *l)

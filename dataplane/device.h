@@ -176,9 +176,11 @@ static inline void queue_touch(struct queue *q)
 {
     if (q->is_touched)
         return;
+    struct lane *lane = q->lane;
+    assert(lane && "a worker owns the queue");
     q->is_touched = true;
-    q->touched_next = q->lane->touched;
-    q->lane->touched = q;
+    q->touched_next = lane->touched;
+    lane->touched = q;
 }
 
 // [W] Give @c back to the driver. The worker publishes it at the end of its step.

@@ -332,7 +332,7 @@ void pool_change_home(struct pool_worker **home, struct pool_worker *to)
 void pool_barrier(struct pool *p, void (*done)(void *context), void *context)
 {
     struct barrier *b = malloc(sizeof(*b));
-    assert(b && "control goes on only with memory");
+    assert(b && p->n && "control goes on only with memory, and a pool has workers");
     *b = (struct barrier){.n_awaited = p->n, .done = done, .context = context};
     for (unsigned i = 0; i < p->n; i++)
         worker_pass(p->workers[i].worker, b);
