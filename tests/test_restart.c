@@ -170,7 +170,7 @@ static void test_killed_within_a_message(void **state)
     kill_within_a_message(*state, modes, ARRAY_LEN(modes));
 }
 
-// In about one run of five a request is answered twice, or none is any more.
+// In 2 of 10 runs a request was answered twice, or none any more: the cause is not known.
 static void test_own_packed_records(void **state)
 {
     if (!getenv("SLUICE_LONG")) { // tools/check --long
